@@ -1,0 +1,47 @@
+"""Every setting of a reconstruction: default, unit, bounds and a one-line help.
+
+The command line, ``--help`` and ``gem_config.json`` are generated from this model, so a setting is
+described here and nowhere else.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EngineName = Literal["auto", "cpu", "reference"]
+
+
+class ReconstructionConfig(BaseModel):
+    """What a reconstruction needs to know beside the particles, a mask and a reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    n_gaussians: Annotated[
+        int, Field(ge=0, le=2_000_000, description="Gaussians per half map; 0 = chosen from the data")
+    ] = 0
+    steps: Annotated[
+        int, Field(ge=0, le=100_000, description="optimiser steps per half map; 0 = chosen from the data")
+    ] = 0
+    maxres: Annotated[
+        float,
+        Field(
+            ge=0, le=1000, description="finest resolution used of the images; 0 = Nyquist", json_schema_extra={"unit": "Angstrom"}
+        ),
+    ] = 0.0
+    particle_diameter: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100_000,
+            description="diameter of the sphere that holds the particle; 0 = 0.9 of the box",
+            json_schema_extra={"unit": "Angstrom"},
+        ),
+    ] = 0.0
+    engine: Annotated[
+        EngineName,
+        Field(description="auto: the fastest that works here; cpu: Numba; reference: slow, float64"),
+    ] = "auto"
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random choice")] = 0
+    class_number: Annotated[
+        int, Field(alias="class", ge=0, le=10_000, description="use only particles with this rlnClassNumber; 0 = all")
+    ] = 0
