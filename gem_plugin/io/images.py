@@ -1,0 +1,127 @@
+"""Particle images by index, a batch at a time, never a whole stack."""
+
+import os
+from collections import OrderedDict
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin.errors import InputError
+from gem_plugin.io.mrc_header import MrcHeader, read_header, read_sections
+from gem_plugin.io.particles import Particles
+
+MAX_OPEN_FILES = 32  # far below any limit of the system, enough for the locality of a particle table
+
+
+class ImageReader:
+    """Reads the images of `particles` in any order, with bounded memory and few open files.
+
+    A context manager: leaving the block closes the files. Not for several threads at a time; give
+    each thread its own reader.
+    """
+
+    def __init__(self, particles: Particles) -> None:
+        self._particles = particles
+        self._box_size_px = particles.optics.box_size_px
+        self._open: OrderedDict[int, tuple[int, MrcHeader]] = OrderedDict()  # stack -> descriptor, header
+
+    def __enter__(self) -> "ImageReader":
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        self.close()
+
+    def close(self) -> None:
+        """Close all open stacks; a later `read` opens them again."""
+        while self._open:
+            descriptor, _ = self._open.popitem()[1]
+            os.close(descriptor)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Images of the particles `indices`.
+
+        Parameters
+        ----------
+        indices
+            [m] 0-based rows of the particle table, in any order, repeats allowed.
+
+        Returns
+        -------
+        images
+            [m, box, box], C-contiguous, rows y, columns x, in the order of `indices`.
+
+        Raises
+        ------
+        InputError
+            If a stack is missing, changed or truncated, or a pixel is NaN or infinite.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        stacks = self._particles.stack_of_particle[indices]
+        sections = self._particles.image_in_stack[indices]
+        order = np.lexsort((sections, stacks))
+        images = np.empty((len(indices), self._box_size_px, self._box_size_px), np.float32)
+        for run in _runs(stacks[order], sections[order], order):
+            self._read_run(int(stacks[run[0]]), int(sections[run[0]]), run, images)
+        self._check_finite(images, indices)
+        return images
+
+    def _read_run(self, stack: int, first: int, rows: NDArray[np.int64], images: NDArray[np.float32]) -> None:
+        """Read consecutive images of one stack into the rows of `images` where they belong."""
+        descriptor, header = self._stack(stack)
+        if first + len(rows) > header.n_sections:
+            raise InputError(
+                f"{header.path} holds {header.n_sections} images, but image {first + len(rows)} is needed: "
+                "the stack was changed during the run."
+            )
+        is_in_place = bool(np.all(np.diff(rows) == 1))
+        target = (
+            images[rows[0] : rows[0] + len(rows)]
+            if is_in_place
+            else np.empty_like(images, shape=(len(rows), *images.shape[1:]))
+        )
+        read_sections(descriptor, header, first, target)
+        if not is_in_place:
+            images[rows] = target
+
+    def _stack(self, stack: int) -> tuple[int, MrcHeader]:
+        """Descriptor and header of a stack; the stack that was not used for longest is closed."""
+        if stack in self._open:
+            self._open.move_to_end(stack)
+            return self._open[stack]
+        path = self._particles.stack_paths[stack]
+        header = read_header(path)
+        if (header.n_rows, header.n_columns) != (self._box_size_px, self._box_size_px):
+            raise InputError(
+                f"{path} holds images of {header.n_columns} x {header.n_rows} pixels; expected "
+                f"{self._box_size_px} x {self._box_size_px}: the stack was changed during the run."
+            )
+        while len(self._open) >= MAX_OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1][0])
+        try:
+            self._open[stack] = os.open(path, os.O_RDONLY), header
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        return self._open[stack]
+
+    def _check_finite(self, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
+        if np.isfinite(images).all():
+            return
+        bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))[0])
+        particle = int(indices[bad])
+        n_pixels = int(np.count_nonzero(~np.isfinite(images[bad])))
+        stack = self._particles.stack_paths[self._particles.stack_of_particle[particle]]
+        raise InputError(
+            f"Image {self._particles.image_in_stack[particle] + 1} of {stack} (particle {particle + 1}) has {n_pixels} "
+            "pixels that are NaN or infinite. Extract it again or take it out of the table."
+        )
+
+
+def _runs(stacks: NDArray[np.int32], sections: NDArray[np.int64], order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Split `order` where the next image does not follow the one before it in the same stack."""
+    breaks = np.flatnonzero((np.diff(stacks) != 0) | (np.diff(sections) != 1)) + 1
+    return [run for run in np.split(order, breaks) if len(run)]

@@ -1,0 +1,179 @@
+"""STAR tables as text, so that what is read can be written again digit by digit.
+
+The starfile package does the parsing. It is told to leave every column as text: numbers are
+converted here, column by column as they are needed, with an error that names file, table, row and
+column.
+"""
+
+import linecache
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import starfile
+from numpy.typing import NDArray
+
+from gem_plugin.errors import InputError
+from gem_plugin.io.atomic import replacing
+
+VERSION_LINE = "# version 30001"  # the table format that RELION 3.1, 4 and 5 all read
+
+
+@dataclass(frozen=True)
+class StarTable:
+    """One table of a STAR file, every value as text; the index counts the file's rows from 0."""
+
+    path: Path
+    name: str  # without "data_"
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.frame.columns
+
+    def select(self, keep: NDArray[np.bool_]) -> "StarTable":
+        """Keep some of the rows; they keep their numbers."""
+        return StarTable(self.path, self.name, self.frame[keep])
+
+    def row_name(self, row: int) -> str:
+        """How messages call the row at position `row`."""
+        name = f"row {int(self.frame.index[row]) + 1} of data_{self.name}"
+        if "rlnImageName" in self:
+            name += f" (image {self.frame['rlnImageName'].iloc[row]})"
+        return name
+
+    def texts(self, column: str) -> NDArray[np.object_]:
+        """Values of a column that must be there.
+
+        Raises
+        ------
+        InputError
+            If the column is missing or a row has no value in it.
+        """
+        if column not in self:
+            raise InputError(f"{self.path} has no column {column} in data_{self.name}, which is needed.")
+        is_missing = self.frame[column].isna().to_numpy()
+        if is_missing.any():
+            row = int(np.flatnonzero(is_missing)[0])
+            raise InputError(f"{self.path}: {column} is missing or NaN in {self.row_name(row)}; expected a value.")
+        values: NDArray[np.object_] = self.frame[column].to_numpy(dtype=object)
+        return values
+
+    def numbers(self, column: str, default: float | None = None) -> NDArray[np.float64]:
+        """Finite values of a column; `default`, where given, stands for an absent column.
+
+        Raises
+        ------
+        InputError
+            If the column is missing without a default, or a value is no finite number.
+        """
+        if column not in self and default is not None:
+            return np.full(len(self), default)
+        texts = self.texts(column)
+        try:
+            values = texts.astype(np.float64)
+        except ValueError:
+            values = np.array([_number(text) for text in texts])
+        is_bad = ~np.isfinite(values)
+        if is_bad.any():
+            row = int(np.flatnonzero(is_bad)[0])
+            raise InputError(
+                f"{self.path}: {column} is {texts[row]!s} in {self.row_name(row)}; expected a finite number. "
+                "Mend the row or take it out of the table."
+            )
+        return values
+
+    def integers(self, column: str) -> NDArray[np.int64]:
+        """Whole numbers of a column that must be there; 3.0 counts as 3."""
+        values = self.numbers(column)
+        is_bad = values != np.rint(values)
+        if is_bad.any():
+            row = int(np.flatnonzero(is_bad)[0])
+            raise InputError(
+                f"{self.path}: {column} is {self.frame[column].iloc[row]} in {self.row_name(row)}; "
+                "expected a whole number."
+            )
+        return values.astype(np.int64)
+
+
+def _number(text: object) -> float:
+    try:
+        return float(str(text))
+    except ValueError:
+        return np.nan
+
+
+def read_tables(path: Path) -> dict[str, StarTable]:
+    """Read every table of a STAR file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no text, or a table is malformed.
+    """
+    columns = _column_names(path)
+    try:
+        blocks: dict[str, Any] = starfile.read(path, always_dict=True, parse_as_string=columns)
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # whatever a malformed table provokes in the parser
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} is not a STAR file that can be read: {reason}.") from error
+    finally:
+        linecache.clearcache()  # starfile reads through this cache and would serve a changed file from it
+    return {
+        name: StarTable(path, name, _frame(path, name, block)) for name, block in blocks.items() if block is not None
+    }
+
+
+def _column_names(path: Path) -> list[str]:
+    """Names of all columns of all tables."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = [line.split(maxsplit=1)[0] for line in file if line.lstrip().startswith("_")]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not a STAR file: it is not text. Give a particle table, e.g. run_data.star."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return sorted({name[1:] for name in lines})
+
+
+def _frame(path: Path, name: str, block: pd.DataFrame | dict[str, str]) -> pd.DataFrame:
+    """One kind of table: a block without loop_ is a table of one row."""
+    frame = block if isinstance(block, pd.DataFrame) else pd.DataFrame({key: [text] for key, text in block.items()})
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{path}: data_{name} has the column {twice} twice; expected once.")
+    if len(frame) and frame.iloc[:, -1].isna().any():  # a short row is padded at its end by the parser
+        row = int(np.flatnonzero(frame.iloc[:, -1].isna().to_numpy())[0])
+        raise InputError(
+            f"{path}: row {row + 1} of data_{name} has fewer values than the table has columns ({frame.shape[1]}), "
+            "or ends in NaN. The file may have been cut short."
+        )
+    return frame.reset_index(drop=True)
+
+
+def write_tables(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write tables so that RELION 3.1, 4 and 5 read them; whole or not at all.
+
+    Columns of text, as `read_tables` gives them, are written as they are; floating-point columns
+    with the digits that bring back the same double.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    text = ""
+    for name, frame in tables.items():
+        exact = frame.map(lambda value: repr(float(value)) if isinstance(value, float) and value == value else value)
+        block = starfile.to_string({name: exact}, na_rep="nan")
+        _, _, body = block.partition("\n")  # starfile's first line bears the time of day
+        text += f"\n{VERSION_LINE}\n\n{body.strip()}\n\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
