@@ -1,0 +1,86 @@
+"""Our side of a comparison: the job as a user runs it, with one set of defaults, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import starfile
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+JOB = Path("External/job100")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A finished job directory and what it says about resolution."""
+
+    directory: Path
+    wall_seconds: float
+    resolution_in_angstroms: float | None  # None: no resolution is claimed
+    bands: list[tuple[int, int]]  # first and last Fourier shell of each band of the cross-validated curve
+    statement: str
+
+    @property
+    def gaussian_half_maps(self) -> tuple[Path, Path]:
+        """The pure half maps."""
+        return self.directory / "gem_half1.mrc", self.directory / "gem_half2.mrc"
+
+    @property
+    def model_free_half_maps(self) -> tuple[Path, Path]:
+        """The half maps without Gaussians."""
+        return self.directory / "model_free_half1.mrc", self.directory / "model_free_half2.mrc"
+
+    @property
+    def calibrated_half_maps(self) -> tuple[Path, Path]:
+        """The pair that is made for RELION's tools."""
+        return self.directory / "run_half1_class001_unfil.mrc", self.directory / "run_half2_class001_unfil.mrc"
+
+    def band_width(self, shell: float) -> int:
+        """Shells in the band that holds `shell`, or in the last band below it."""
+        inside = [last - first + 1 for first, last in self.bands if first <= shell]
+        return inside[-1] if inside else self.bands[0][1] - self.bands[0][0] + 1
+
+
+def linked_project(project: Path, scratch: Path) -> Path:
+    """Make a directory in `scratch` that shows a read-only project's files and can take an External job."""
+    linked = scratch / project.name
+    linked.mkdir(parents=True, exist_ok=True)
+    for entry in project.resolve().iterdir():
+        link = linked / entry.name
+        if not link.is_symlink():
+            link.symlink_to(entry)
+    return linked
+
+
+def run_job(project: Path, table: Path, *, n_threads: int, mask: Path | None = None, job: Path = JOB) -> JobResult:
+    """Run the job from a project directory as RELION would, and read what it says."""
+    command = [sys.executable, "-m", "relion_external.job", "--o", f"{job}/", "--in_parts", str(table)]
+    if mask is not None:
+        command += ["--in_mask", str(mask)]
+    command += ["--j", str(n_threads)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    (project / job).mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with (project / job / "run.out").open("w") as out:
+        process = subprocess.run(command, cwd=project, env=environment, stdout=out, stderr=subprocess.PIPE, text=True)
+    seconds = time.perf_counter() - start
+    if process.returncode or not (project / job / "RELION_JOB_EXIT_SUCCESS").exists():
+        raise SystemExit(f"the job on {table} failed (exit status {process.returncode}):\n{process.stderr[-3000:]}")
+    return read_job(project / job, seconds)
+
+
+def read_job(directory: Path, wall_seconds: float) -> JobResult:
+    """Read a finished job's statement and bands from its ``gem_fsc.star``."""
+    blocks = starfile.read(directory / "gem_fsc.star", always_dict=True, parse_as_string=["gemStatement"])
+    general, bands = blocks["general"], blocks["fsc_bands"]
+    resolution = float(general["gemResolutionInAngstroms"])
+    return JobResult(
+        directory,
+        wall_seconds,
+        None if resolution != resolution else resolution,
+        [(int(a), int(b)) for a, b in zip(bands["gemFirstShell"], bands["gemLastShell"], strict=True)],
+        str(general["gemStatement"]),
+    )
