@@ -1,0 +1,1 @@
+"""The boundary to RELION: command line, exit markers, results of a job directory."""

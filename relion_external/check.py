@@ -1,0 +1,79 @@
+"""What a run would be and what it would take: ``gem-external check``, and the head of every run's log."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gem_plugin.reconstruct import plan
+
+from gem_plugin.errors import ResourceError
+from relion_external.inputs import Inputs, read_inputs
+from relion_external.options import JobOptions
+from relion_external.progress import duration
+
+if TYPE_CHECKING:
+    from gem_plugin.reconstruct import Plan
+
+
+def check(options: JobOptions) -> list[str]:
+    """Read the inputs and say in lines what would be run. Writes nothing.
+
+    Raises
+    ------
+    GemError
+        As the run itself would at its start.
+    """
+    inputs = read_inputs(options)
+    planned = _plan(options, inputs)
+    lines = [f"Particles: {options.particle_table}, {len(inputs.particles)} images", *planned.lines()]
+    lines.append(_in_words(planned))
+    if options.output is not None:
+        lines.append(f"Results would be written to {options.output}/")
+        require_disk(options.output, planned.disk_bytes)
+    return [*lines, "Nothing was written. Leave out 'check' to run it."]
+
+
+def look_ahead(options: JobOptions, inputs: Inputs) -> list[str]:
+    """Say in lines what is about to be run.
+
+    Raises
+    ------
+    ResourceError
+        If the results would not fit on the disk.
+    """
+    planned = _plan(options, inputs)
+    require_disk(options.directory, planned.disk_bytes)
+    return [*planned.lines(), _in_words(planned)]
+
+
+def require_disk(directory: Path, needed_bytes: float) -> None:
+    """Make sure that the disk under `directory`, which need not exist yet, has room.
+
+    Raises
+    ------
+    ResourceError
+        If it has not.
+    """
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise ResourceError(
+            f"the disk under {directory} has {_size(free)} free and the results take about {_size(needed_bytes)}: "
+            "make room or choose another --o"
+        )
+
+
+def _plan(options: JobOptions, inputs: Inputs) -> "Plan":
+    return plan(inputs.particles, options.reconstruction_config(), n_threads=options.n_threads)
+
+
+def _in_words(planned: "Plan") -> str:
+    return (
+        f"It takes about {_size(planned.memory_bytes)} of memory, {_size(planned.disk_bytes)} of disk and "
+        f"{duration(planned.seconds)}"
+    )
+
+
+def _size(n_bytes: float) -> str:
+    """Return a size in words: ``85 MB``, ``2.4 GB``."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(1, round(n_bytes / 1e6))} MB"

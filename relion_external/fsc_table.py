@@ -1,0 +1,65 @@
+"""``gem_fsc.star``: the curves of a run as tables. docs/outputs.md describes every column."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin.reconstruction import Reconstruction, ResolutionCurve
+from relion_external.star import Cell, loop_block, simple_block
+
+_GENERAL = "The one resolution of this run, from the cross-validated curve in data_fsc_bands."
+_BANDS = """Cross-validated Fourier shell correlation of run_class001.mrc, in bands of Fourier shells.
+gemCrossValidatedFsc estimates the correlation with the true map: read it against 0.5."""
+_SHELLS = """Curves in single Fourier shells.
+gemGaussianHalfMapFsc is biased, because both halves share the model's assumptions: never read a resolution from it."""
+
+
+def fsc_table(reconstruction: Reconstruction) -> str:
+    """Return the text of ``gem_fsc.star``."""
+    curve = reconstruction.curve
+    resolution = curve.resolution_in_angstroms
+    general: dict[str, Cell] = {
+        "rlnPixelSize": reconstruction.pixel_size_in_angstroms,
+        "rlnImageSize": reconstruction.box_size_px,
+        "gemIsResolutionClaimed": resolution is not None,
+        "gemResolutionInAngstroms": float("nan") if resolution is None else resolution,
+        "gemCrossesBeforeNyquist": bool(curve.crosses_before_nyquist),
+        "gemStatement": curve.statement,
+    }
+    return (
+        simple_block("general", general, _GENERAL)
+        + loop_block("fsc_bands", _band_columns(curve), _BANDS)
+        + loop_block("fsc_shells", _shell_columns(curve), _SHELLS)
+    )
+
+
+def _band_columns(curve: ResolutionCurve) -> dict[str, Sequence[Cell]]:
+    return {
+        "gemFirstShell": _integers(curve.first_shell),
+        "gemLastShell": _integers(curve.last_shell),
+        "gemBandResolutionInAngstroms": _numbers(curve.band_resolution_in_angstroms),
+        "gemCrossValidatedFsc": _numbers(curve.c_full),
+        "gemCrossValidatedFscStandardError": _numbers(curve.c_full_standard_error),
+        "gemModelFreeHalfMapFsc": _numbers(curve.band_model_free_fsc),
+        "gemIndependentCoefficients": _numbers(curve.n_independent),
+        "gemIsMeasurable": [bool(value) for value in curve.is_measurable],
+    }
+
+
+def _shell_columns(curve: ResolutionCurve) -> dict[str, Sequence[Cell]]:
+    return {
+        "rlnSpectralIndex": list(range(len(curve.shell_resolution_in_angstroms))),
+        "rlnAngstromResolution": _numbers(curve.shell_resolution_in_angstroms),
+        "gemGaussianHalfMapFsc": _numbers(curve.plain_half_map_fsc),
+        "gemModelFreeHalfMapFsc": _numbers(curve.model_free_fsc),
+        "gemFilterWeight": _numbers(curve.filter_weight),
+    }
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _integers(values: NDArray[np.int64]) -> list[int]:
+    return [int(value) for value in values]

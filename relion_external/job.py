@@ -1,0 +1,197 @@
+"""The command ``gem-external``: RELION's External job, its exit markers and exit codes.
+
+Everything heavy is imported where it is used, so that ``--help`` answers at once and an abort is heard while the
+numerical libraries load.
+"""
+
+import contextlib
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+
+from gem_plugin import __version__
+from gem_plugin.errors import GemError, JobAborted, OutputError
+from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
+from relion_external.options import JobOptions, find_output_directory, help_text, parse_command_line
+from relion_external.partial import partial_results, remove_partial_results
+
+_USAGE = f"""gem-external {__version__}: better maps from a finished RELION refinement
+
+usage: gem-external --o DIRECTORY --in_parts run_data.star [options]   reconstruct; run it in the project directory
+       gem-external check --in_parts run_data.star [options]           say what would be run and what it would take
+       gem-external demo [--help]                                      make a small data set to try it on
+       gem-external --help | --version
+
+In RELION: External job, 'External executable' gem-external, 'Input particles' a run_data.star."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 success, 1 failure, 2 aborted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _make_streams_safe()
+    first = words[0] if words else ""
+    if first == "demo":
+        from relion_external.demo import main as demo
+
+        return demo(words[1:])
+    if first == "check":
+        return _check(words[1:])
+    if not words or first in ("--help", "-h", "help"):
+        print(help_text(_USAGE))
+        return 0 if words else 1
+    if first == "--version":
+        print(f"gem-external {__version__}")
+        return 0
+    return run_job(words)
+
+
+def run_job(argv: Sequence[str]) -> int:
+    """Run the job that the options ask for; whatever happens, exactly one exit marker stands in ``--o`` at the end."""
+    directory = find_output_directory(argv)
+    markers = None if directory is None else ExitMarkers(directory)
+    outcome = Outcome.FAILURE
+    options = None
+    try:
+        options = parse_command_line(argv)
+        markers = ExitMarkers(options.directory)
+        outcome = _run_and_watch(options, argv, markers)
+    except (JobAborted, KeyboardInterrupt) as error:
+        outcome = Outcome.ABORTED
+        _say(f"aborted: {error}")
+    except BaseException as error:
+        # The one boundary: every error of any kind becomes a sentence, a marker and an exit code.
+        _explain(error, show_origin=options is not None and options.verbose)
+    if markers is not None:
+        outcome = _leave_marker(markers, outcome)
+    return outcome.exit_code
+
+
+def _run_and_watch(options: JobOptions, argv: Sequence[str], markers: ExitMarkers) -> Outcome:
+    """Prepare the job directory, then run while listening for the wish to abort."""
+    directory = options.directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        markers.clear()
+    except OSError as error:
+        raise OutputError(
+            f"the job directory {directory} cannot be written: {error.strerror or error}. Check the path given as --o "
+            "and that you may write there"
+        ) from error
+
+    def when_stuck(reason: str) -> None:
+        remove_partial_results(directory)
+        _say(f"aborted: {reason}")
+
+    switch = AbortSwitch(markers, when_stuck=when_stuck)
+    with switch.watching():
+        return _run(options, argv, markers, switch)
+
+
+def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch: AbortSwitch) -> Outcome:
+    """Read, reconstruct, write; returns with the results in place and the marker of success written."""
+    from relion_external.progress import make_progress
+    from relion_external.session import announce, command_line, limit_threads, settings_record
+
+    limit_threads(options.n_threads)
+    monitor = make_progress(verbose=options.verbose, check_abort=switch.check)
+    announce(options, argv, monitor)
+    switch.check()
+
+    from gem_plugin.reconstruct import reconstruct
+
+    from relion_external import outputs
+    from relion_external.check import look_ahead
+    from relion_external.inputs import read_inputs
+    from relion_external.nodes import relion_version
+
+    with contextlib.closing(monitor), partial_results(options.directory) as folder:
+        inputs = read_inputs(options)
+        for line in look_ahead(options, inputs):
+            monitor.note(line)
+        reconstruction = reconstruct(
+            inputs.particles,
+            options.reconstruction_config(),
+            n_threads=options.n_threads,
+            mask=inputs.mask,
+            reference=inputs.reference,
+            monitor=monitor,
+        )
+        switch.check()
+        outputs.write_results(
+            folder,
+            options.directory,
+            reconstruction,
+            inputs.particles,
+            version=relion_version(options.directory / "job.star"),
+            settings=settings_record(options, argv, reconstruction),
+            command=command_line(argv),
+            mask_was_given=inputs.mask is not None,
+        )
+        switch.check()
+        with markers.uninterrupted():
+            outputs.move_into_place(folder, options.directory)
+            monitor.note(reconstruction.curve.statement)
+            monitor.note(f"Map: {options.directory / outputs.COMBINED_MAP}")
+            monitor.note(f"Report: {options.directory / outputs.REPORT}")
+            return markers.finish(Outcome.SUCCESS)
+
+
+def _check(argv: Sequence[str]) -> int:
+    """Run ``gem-external check``: no job directory, no marker."""
+    options = None
+    try:
+        options = parse_command_line(argv)
+        from relion_external.check import check
+
+        print("\n".join(check(options)))
+    except (Exception, KeyboardInterrupt) as error:
+        _explain(error, show_origin=options is not None and options.verbose)
+        return Outcome.FAILURE.exit_code
+    return Outcome.SUCCESS.exit_code
+
+
+def _explain(error: BaseException, *, show_origin: bool) -> None:
+    """Tell on standard error what went wrong: one line for what a user can mend, a traceback for our defects."""
+    if isinstance(error, GemError):
+        _say(f"error: {error}")
+    elif isinstance(error, MemoryError):
+        detail = f" ({error})" if str(error) else ""
+        _say(f"error: there is not enough memory{detail}: 'gem-external check' says what is needed; --maxres lowers it")
+    else:
+        kind = type(error).__name__
+        _say(f"error: this is a defect of gem-external, please report it with the lines below: {kind}: {error}")
+        show_origin = True
+    if show_origin:
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exception(error)
+
+
+def _leave_marker(markers: ExitMarkers, outcome: Outcome) -> Outcome:
+    """Write the marker if it is not there yet; where the directory takes none, say so: RELION will not notice."""
+    try:
+        markers.directory.mkdir(parents=True, exist_ok=True)
+        return markers.finish(outcome)
+    except OSError as error:
+        _say(
+            f"note: the marker {outcome.file_name} cannot be written to {markers.directory} "
+            f"({error.strerror or error}), so RELION will show the job as running: mark it as failed there"
+        )
+        return outcome if outcome is not Outcome.SUCCESS else Outcome.FAILURE
+
+
+def _say(message: str) -> None:
+    """Write one line to standard error."""
+    with contextlib.suppress(OSError, ValueError):
+        print("gem-external:", " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def _make_streams_safe() -> None:
+    """Make sure that a letter outside the terminal's alphabet in a file name never ends a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

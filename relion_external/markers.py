@@ -1,0 +1,175 @@
+"""Exit markers and the wish to abort, as RELION reads and writes them.
+
+RELION learns how a job ended from empty files in the job directory and from nothing else: neither the exit code nor
+the process is looked at. A job that dies without a marker stays 'running' for ever, so every way out writes one.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+
+from gem_plugin.errors import JobAborted
+
+ABORT_REQUEST = "RELION_JOB_ABORT_NOW"
+
+
+class Outcome(Enum):
+    """How a job ended: the value is the end of the marker's name."""
+
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    ABORTED = "ABORTED"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the marker file."""
+        return f"RELION_JOB_EXIT_{self.value}"
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the process that ends so: 0, 1 or 2."""
+        return list(Outcome).index(self)
+
+
+class ExitMarkers:
+    """The markers of one job directory. At most one of them stands at any time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.RLock()
+        self.outcome: Outcome | None = None  # how this run ended, once it has
+
+    def clear(self) -> None:
+        """Remove what an earlier run left: its marker and its abort request."""
+        for name in (*(outcome.file_name for outcome in Outcome), ABORT_REQUEST):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def is_abort_requested(self) -> bool:
+        """Whether RELION's GUI has left its abort request."""
+        return (self.directory / ABORT_REQUEST).exists()
+
+    @contextlib.contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Hold off the end of the process: results are renamed and the marker is written in one go."""
+        with self._lock:
+            yield
+
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Leave the marker, once: the first outcome of a run stands. Returns the one that does.
+
+        Raises
+        ------
+        OSError
+            If the marker cannot be written.
+        """
+        with self._lock:
+            if self.outcome is None:
+                self.clear()
+                (self.directory / outcome.file_name).touch()
+                self.outcome = outcome
+            return self.outcome
+
+
+class AbortSwitch:
+    """Learns that the run should end, from RELION or from a signal, and sees to it that it does.
+
+    A signal handler and a thread that looks for RELION's abort request set a flag; the computation asks for it with
+    `check`. Should it not ask for `grace_in_seconds`, because it is inside one long call of a numerical library, the
+    thread calls `when_stuck` and ends the process.
+    """
+
+    def __init__(
+        self,
+        markers: ExitMarkers,
+        *,
+        when_stuck: Callable[[str], None] = lambda reason: None,
+        grace_in_seconds: float = 5.0,
+        poll_in_seconds: float = 1.0,
+    ) -> None:
+        self._markers = markers
+        self._when_stuck = when_stuck
+        self._grace_in_seconds = grace_in_seconds
+        self._poll_in_seconds = poll_in_seconds
+        self._reason: str | None = None
+        self._ended = threading.Event()
+
+    def check(self) -> None:
+        """Return at once if all is well. Costs next to nothing.
+
+        Raises
+        ------
+        JobAborted
+            If the run should end.
+        """
+        if self._reason is not None:
+            raise JobAborted(self._reason)
+
+    def request(self, reason: str) -> None:
+        """Ask the run to end. The first reason is kept."""
+        self._reason = self._reason or reason
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Listen to signals and to RELION inside the ``with`` block."""
+        self._ended.clear()
+        thread = threading.Thread(target=self._watch, name="abort-watch", daemon=True)
+        previous = self._install_handlers()
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _install_handlers(self) -> dict[signal.Signals, "signal._HANDLER"]:
+        """Take over the signals that ask a job to end.
+
+        A shell that starts a job with ``&``, as RELION does, ignores the keyboard's interrupt on its behalf, so that
+        Ctrl-C in the GUI's terminal does not end every job; nohup ignores the hang-up. Both are left so.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        previous = {}
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if number in (signal.SIGINT, signal.SIGHUP) and handler is signal.SIG_IGN:
+                continue
+            previous[number] = handler
+            signal.signal(number, self._on_signal)
+        return previous
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.request(f"ended by signal {signal.Signals(number).name}")
+
+    def _watch(self) -> None:
+        """Poll the abort request; after one, wait for the run to end, and end the process if it does not."""
+        deadline = None
+        while not self._ended.wait(self._poll_in_seconds):
+            if self._reason is None and self._markers.is_abort_requested():
+                self.request(f"ended on RELION's request ({ABORT_REQUEST})")
+            if self._reason is None:
+                continue
+            deadline = deadline or time.monotonic() + self._grace_in_seconds
+            if time.monotonic() >= deadline:
+                self._end_process(self._reason)
+                return
+
+    def _end_process(self, reason: str) -> None:
+        """End the process from this thread, unless it has just ended by itself or is writing its results."""
+        with self._markers.uninterrupted():
+            if self._ended.is_set() or self._markers.outcome is not None:
+                return
+            # Whatever goes wrong here, the process must end.
+            with contextlib.suppress(Exception):
+                self._when_stuck(reason)
+            with contextlib.suppress(OSError):
+                self._markers.finish(Outcome.ABORTED)
+            os._exit(Outcome.ABORTED.exit_code)

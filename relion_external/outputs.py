@@ -1,0 +1,126 @@
+"""The files of a job directory: what each is called, what it holds, and how all appear at once.
+
+Everything is written into a hidden folder inside the job directory and moved into place when the last file is
+complete, so that a run that fails leaves the results of an earlier one as they were. No file name may hold the
+letters 'None': RELION takes them for a job without an alias and rewrites the path.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from gem_plugin.gaussians.storage import save_gaussians
+
+from gem_plugin.errors import OutputError
+from gem_plugin.io.maps import write_map
+from gem_plugin.io.particles import Particles, write_particles
+from gem_plugin.reconstruction import Map, Reconstruction
+from gem_plugin.report import write_report
+from relion_external import nodes
+from relion_external.fsc_table import fsc_table
+from relion_external.nodes import Node, NodeType, RelionVersion
+
+COMBINED_MAP = "run_class001.mrc"
+CALIBRATED_HALF_MAPS = ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc")
+GAUSSIAN_HALF_MAPS = ("gem_half1.mrc", "gem_half2.mrc")
+MODEL_FREE_HALF_MAPS = ("model_free_half1.mrc", "model_free_half2.mrc")
+GAUSSIANS = ("gem_half1_gaussians.npz", "gem_half2_gaussians.npz")
+MASK = "gem_mask.mrc"  # written only when the run made the mask itself
+FSC = "gem_fsc.star"
+PARTICLES = "run_data.star"
+REPORT = "logfile.pdf"
+SETTINGS = "gem_config.json"
+
+
+def write_results(
+    folder: Path,
+    directory: Path,
+    reconstruction: Reconstruction,
+    particles: Particles,
+    *,
+    version: RelionVersion,
+    settings: dict[str, object],
+    command: str,
+    mask_was_given: bool,
+) -> None:
+    """Write every result into `folder`, named and listed as it will stand in the job directory.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    try:
+        _write_maps(folder, reconstruction, mask_was_given=mask_was_given)
+        for half, name in zip(reconstruction.halves, GAUSSIANS, strict=True):
+            save_gaussians(
+                folder / name,
+                half.gaussians,
+                box_size_px=reconstruction.box_size_px,
+                pixel_size_in_angstroms=reconstruction.pixel_size_in_angstroms,
+            )
+        (folder / FSC).write_text(fsc_table(reconstruction), encoding="ascii", errors="replace")
+        write_particles(particles, folder / PARTICLES)
+        title = f"gem-external: {directory.as_posix()}/"
+        write_report(reconstruction, folder / REPORT, title=title, command=command)
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        table = nodes.node_table(directory, _nodes(mask_was_given=mask_was_given), version)
+        (folder / nodes.FILE_NAME).write_text(table, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(_cannot_write(directory, error)) from error
+
+
+def move_into_place(folder: Path, directory: Path) -> None:
+    """Move complete results into the job directory, the list of nodes last, and remove what this run did not make.
+
+    Raises
+    ------
+    OutputError
+        If a result cannot be moved; nothing is moved if a directory stands where a file should go.
+    """
+    names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == nodes.FILE_NAME)
+    blocked = [name for name in names if (directory / name).is_dir()]
+    if blocked:
+        raise OutputError(f"{directory / blocked[0]} is a directory where a result of that name belongs: move it away")
+    try:
+        for name in names:
+            os.replace(folder / name, directory / name)
+        if MASK not in names:
+            (directory / MASK).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(_cannot_write(directory, error)) from error
+
+
+def _write_maps(folder: Path, reconstruction: Reconstruction, *, mask_was_given: bool) -> None:
+    """Write all maps, each with a line in its header that says what it is good for."""
+    combined = "GEM map, both halves, filtered by its cross-validated FSC, not sharpened"
+    maps: list[tuple[str, Map, str]] = [(COMBINED_MAP, reconstruction.combined_map, combined)]
+    for index, half in enumerate(reconstruction.halves):
+        number = half.half_set
+        calibrated = f"GEM calibrated pair {number}/2 for RELION tools; not independent: do not deposit"
+        gaussian = f"GEM Gaussians of half {number}, pure; their half-map FSC is biased"
+        model_free = f"GEM model-free half map {number}: the pair to deposit"
+        maps += [
+            (CALIBRATED_HALF_MAPS[index], reconstruction.calibrated_half_maps[index], calibrated),
+            (GAUSSIAN_HALF_MAPS[index], half.gaussian_map, gaussian),
+            (MODEL_FREE_HALF_MAPS[index], half.model_free_map, model_free),
+        ]
+    if not mask_was_given:
+        maps.append((MASK, reconstruction.mask, "GEM soft mask in which the maps were compared"))
+    for name, data, label in maps:
+        write_map(folder / name, data, reconstruction.pixel_size_in_angstroms, label)
+
+
+def _nodes(*, mask_was_given: bool) -> list[Node]:
+    """Return what other jobs can pick in RELION's file browser."""
+    listed = [Node(name, NodeType.HALF_MAP) for name in CALIBRATED_HALF_MAPS]
+    listed += [Node(COMBINED_MAP, NodeType.MAP), Node(PARTICLES, NodeType.PARTICLES), Node(REPORT, NodeType.LOG)]
+    return listed if mask_was_given else [*listed, Node(MASK, NodeType.MASK)]
+
+
+def _cannot_write(directory: Path, error: OSError) -> str:
+    where = error.filename2 or error.filename or directory
+    return (
+        f"{where} cannot be written: {error.strerror or error}. Check that {directory} is a folder in which you may "
+        "write and that the disk has space left"
+    )

@@ -1,0 +1,142 @@
+"""A stand-in for the science: quick, and able to misbehave on command. For the tests of the job around it.
+
+Run as a program it is ``gem-external`` with the stand-in inside; the environment variable GEM_FAKE says what it does.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin.config import ReconstructionConfig
+from gem_plugin.gaussians.model import Gaussians
+from gem_plugin.io.images import ImageReader
+from gem_plugin.io.particles import Particles
+from gem_plugin.monitor import Monitor
+from gem_plugin.reconstruction import FitHistory, HalfResult, Reconstruction, ResolutionCurve
+
+STATEMENT = "The resolution is 8.00 A, said the stand-in"
+
+
+@dataclass(frozen=True)
+class FakePlan:
+    memory_bytes: float = 2e9
+    disk_bytes: float = 3e6
+    seconds: float = 200.0
+
+    def lines(self) -> list[str]:
+        return ["A stand-in would be run."]
+
+
+def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) -> FakePlan:
+    return FakePlan()
+
+
+def reconstruct(
+    particles: Particles,
+    config: ReconstructionConfig,
+    *,
+    n_threads: int,
+    mask: NDArray[np.float32] | None,
+    reference: NDArray[np.float32] | None,
+    monitor: Monitor,
+) -> Reconstruction:
+    """Half maps are the mean image of each half set, stacked; the settings tell what was passed."""
+    behave(os.environ.get("GEM_FAKE", ""), monitor)
+    halves = tuple(half_result(particles, half, monitor) for half in (1, 2))
+    box = particles.optics.box_size_px
+    return Reconstruction(
+        box_size_px=box,
+        pixel_size_in_angstroms=particles.optics.pixel_size_in_angstroms,
+        halves=(halves[0], halves[1]),
+        combined_map=(halves[0].gaussian_map + halves[1].gaussian_map) / 2,
+        calibrated_half_maps=(halves[0].gaussian_map * 2, halves[1].gaussian_map * 2),
+        mask=np.ones((box, box, box), np.float32) if mask is None else mask,
+        mask_origin="given" if mask is not None else "made",
+        curve=curve(box // 2 + 1),
+        settings={"seed": str(config.seed), "reference": str(reference is not None), "threads": str(n_threads)},
+        warnings=("the stand-in knows nothing of molecules",),
+    )
+
+
+def behave(how: str, monitor: Monitor) -> None:
+    monitor.stage("Standing in", 600, "steps")
+    if how == "crash":
+        raise ValueError("the stand-in was told to crash")
+    if how == "memory":
+        raise MemoryError("Unable to allocate 99 GiB")
+    if how == "stuck":
+        time.sleep(60)
+    if how == "patient":
+        for step in range(600):
+            time.sleep(0.1)
+            monitor.advance(step)
+
+
+def half_result(particles: Particles, half: int, monitor: Monitor) -> HalfResult:
+    indices = np.flatnonzero(particles.half_set == half)
+    monitor.stage(f"Half {half}: reading", len(indices), "particles")
+    with ImageReader(particles) as reader:
+        mean = reader.read(indices).mean(axis=0)
+    monitor.advance(len(indices), loss=1.0)
+    box = particles.optics.box_size_px
+    volume = np.broadcast_to(mean, (box, box, box)).astype(np.float32)
+    one = np.ones(1)
+    return HalfResult(
+        half_set=half,
+        n_particles=len(indices),
+        gaussians=Gaussians(
+            np.zeros((1, 3), np.float32),
+            np.zeros((1, 3), np.float32),
+            np.array([[1, 0, 0, 0]], np.float32),
+            mean[:1, 0].astype(np.float32),
+        ),
+        gaussian_map=volume,
+        model_free_map=volume / 2,
+        noise_power=np.ones(box // 2 + 1),
+        history=FitHistory(np.zeros(1, np.int64), one, np.full(1, box), one),
+    )
+
+
+def curve(n_shells: int) -> ResolutionCurve:
+    shells = np.arange(n_shells, dtype=np.float64)
+    bands = np.array([0.99, 0.8, 0.3])
+    with np.errstate(divide="ignore"):
+        resolution = 64.0 / shells
+    return ResolutionCurve(
+        first_shell=np.array([1, 4, 7]),
+        last_shell=np.array([3, 6, 9]),
+        band_resolution_in_angstroms=np.array([32.0, 12.8, 8.0]),
+        c_full=bands,
+        c_full_standard_error=bands / 50,
+        band_model_free_fsc=bands / 2,
+        n_independent=bands * 1000,
+        is_measurable=np.array([True, True, False]),
+        shell_resolution_in_angstroms=resolution,
+        plain_half_map_fsc=np.exp(-shells / 10),
+        model_free_fsc=np.exp(-shells / 5),
+        filter_weight=np.exp(-shells / 3),
+        resolution_in_angstroms=8.0,
+        crosses_before_nyquist=True,
+        statement=STATEMENT,
+    )
+
+
+def install() -> None:
+    """Put the stand-in where the science is."""
+    import gem_plugin.reconstruct
+    import relion_external.check
+
+    gem_plugin.reconstruct.reconstruct = reconstruct
+    gem_plugin.reconstruct.plan = plan
+    relion_external.check.plan = plan
+
+
+if __name__ == "__main__":
+    from relion_external.job import main
+
+    install()
+    sys.exit(main())
