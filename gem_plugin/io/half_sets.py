@@ -48,9 +48,8 @@ def _split_by_name(table: StarTable, seed: int) -> NDArray[np.int8]:
 
     Every table of these images is split alike, so the halves of two runs can be compared.
     """
-    digests = [
-        hashlib.blake2b(f"{seed} {name}".encode(), digest_size=16).digest() for name in table.texts("rlnImageName")
-    ]
+    names = table.texts("rlnImageName")
+    digests = [hashlib.blake2b(f"{seed} {name}".encode(), digest_size=16).digest() for name in names]
     half_set = np.empty(len(table), np.int8)
     half_set[sorted(range(len(digests)), key=digests.__getitem__)] = 1 + np.arange(len(digests)) % 2
     return half_set

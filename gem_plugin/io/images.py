@@ -79,14 +79,12 @@ class ImageReader:
                 "the stack was changed during the run."
             )
         is_in_place = bool(np.all(np.diff(rows) == 1))
-        target = (
-            images[rows[0] : rows[0] + len(rows)]
-            if is_in_place
-            else np.empty_like(images, shape=(len(rows), *images.shape[1:]))
-        )
-        read_sections(descriptor, header, first, target)
-        if not is_in_place:
-            images[rows] = target
+        if is_in_place:
+            read_sections(descriptor, header, first, images[rows[0] : rows[0] + len(rows)])
+        else:
+            scattered = np.empty((len(rows), self._box_size_px, self._box_size_px), np.float32)
+            read_sections(descriptor, header, first, scattered)
+            images[rows] = scattered
 
     def _stack(self, stack: int) -> tuple[int, MrcHeader]:
         """Descriptor and header of a stack; the stack that was not used for longest is closed."""

@@ -4,7 +4,6 @@ Arrays are [z, y, x] and the box centre is voxel n // 2. RELION ignores the head
 origin fields; they are ignored here and written as zero.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +47,11 @@ def read_map(path: Path) -> MapFile:
         )
     pixel_size = _pixel_size_in_angstroms(header)
     data = np.empty((header.n_sections, header.n_rows, header.n_columns), np.float32)
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        read_sections(descriptor, header, 0, data)
-    finally:
-        os.close(descriptor)
+        with path.open("rb") as file:
+            read_sections(file.fileno(), header, 0, data)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     n_bad = data.size - int(np.count_nonzero(np.isfinite(data)))
     if n_bad:
         raise InputError(f"{path} holds {n_bad} voxels that are NaN or infinite; make the map again.")
@@ -95,10 +94,11 @@ def write_map(path: Path, data: NDArray[np.float32], pixel_size_in_angstroms: fl
     """
     if data.ndim != 3:
         raise ValueError(f"a map has three axes, not {data.ndim}")
-    if not np.isfinite(data).all():
+    voxels = np.ascontiguousarray(data, dtype=np.float32)
+    if not np.isfinite(voxels).all():
         raise OutputError(f"{path} is not written: the map holds values that are NaN or infinite.")
     with replacing(path) as temporary, mrcfile.new(temporary, overwrite=True) as file:
-        file.set_data(np.ascontiguousarray(data, dtype=np.float32))
+        file.set_data(voxels)
         file.header.ispg = 1  # a single volume; RELION ignores the field, other programs take 0 for an image stack
         file.header.mz = data.shape[0]
         for axis, n_voxels in zip("xyz", reversed(data.shape), strict=True):

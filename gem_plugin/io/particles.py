@@ -123,9 +123,12 @@ def _read_tables(path: Path) -> tuple[StarTable, StarTable]:
     """The optics and the particle table."""
     tables = read_tables(path)
     if "optics" in tables and "particles" in tables:
-        if not len(tables["particles"]):
-            raise InputError(f"{path} holds no particles: data_particles is empty.")
-        return tables["optics"], tables["particles"]
+        optics, particles = tables["optics"], tables["particles"]
+        for table in (optics, particles):
+            if not len(table):
+                raise InputError(f"{path} holds no particles: data_{table.name} is empty.")
+            table.check_rows_are_whole()
+        return optics, particles
     if "optics" not in tables and any("rlnImageName" in table for table in tables.values()):
         raise InputError(
             f"{path} is a particle table of RELION 3.0 or older: it has no data_optics. "

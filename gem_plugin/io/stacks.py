@@ -89,10 +89,10 @@ def _split_names(table: StarTable) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _checked_header(path: Path, table: StarTable, row: int, box_size_px: int | None) -> MrcHeader:
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False also where a folder may not be entered
         raise InputError(
-            f"{path} does not exist, but {table.path} needs it for {table.row_name(row)}. Image names are relative to "
-            "the RELION project directory: run from there."
+            f"{path} does not exist or cannot be reached, but {table.path} needs it for {table.row_name(row)}. "
+            "Image names are relative to the RELION project directory: run from there."
         )
     header = read_header(path)
     size = f"{header.n_columns} x {header.n_rows} pixels"

@@ -64,6 +64,23 @@ class StarTable:
         values: NDArray[np.object_] = self.frame[column].to_numpy(dtype=object)
         return values
 
+    def check_rows_are_whole(self) -> None:
+        """Refuse a table with a short row, which the parser pads at its end without a word.
+
+        Raises
+        ------
+        InputError
+            If the last column has no value somewhere.
+        """
+        last = self.frame.iloc[:, -1]
+        is_missing = (last.isna() | (last == "")).to_numpy()
+        if is_missing.any():
+            row = int(np.flatnonzero(is_missing)[0])
+            raise InputError(
+                f"{self.path}: {self.row_name(row)} has fewer values than the table has columns "
+                f"({self.frame.shape[1]}), or ends in NaN. The file may have been cut short."
+            )
+
     def numbers(self, column: str, default: float | None = None) -> NDArray[np.float64]:
         """Finite values of a column; `default`, where given, stands for an absent column.
 
@@ -119,14 +136,13 @@ def read_tables(path: Path) -> dict[str, StarTable]:
     columns = _column_names(path)
     try:
         blocks: dict[str, Any] = starfile.read(path, always_dict=True, parse_as_string=columns)
-    except (ValueError, IndexError, KeyError, TypeError) as error:  # whatever a malformed table provokes in the parser
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # the parser checks little
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} is not a STAR file that can be read: {reason}.") from error
     finally:
         linecache.clearcache()  # starfile reads through this cache and would serve a changed file from it
-    return {
-        name: StarTable(path, name, _frame(path, name, block)) for name, block in blocks.items() if block is not None
-    }
+    filled = {name: block for name, block in blocks.items() if block is not None}  # None: a name without a table
+    return {name: StarTable(path, name, _frame(path, name, block)) for name, block in filled.items()}
 
 
 def _column_names(path: Path) -> list[str]:
@@ -135,9 +151,7 @@ def _column_names(path: Path) -> list[str]:
         with path.open(encoding="utf-8") as file:
             lines = [line.split(maxsplit=1)[0] for line in file if line.lstrip().startswith("_")]
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not a STAR file: it is not text. Give a particle table, e.g. run_data.star."
-        ) from error
+        raise InputError(f"{path} is not a STAR file: it is not text. Give e.g. run_data.star.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     return sorted({name[1:] for name in lines})
@@ -149,12 +163,6 @@ def _frame(path: Path, name: str, block: pd.DataFrame | dict[str, str]) -> pd.Da
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise InputError(f"{path}: data_{name} has the column {twice} twice; expected once.")
-    if len(frame) and frame.iloc[:, -1].isna().any():  # a short row is padded at its end by the parser
-        row = int(np.flatnonzero(frame.iloc[:, -1].isna().to_numpy())[0])
-        raise InputError(
-            f"{path}: row {row + 1} of data_{name} has fewer values than the table has columns ({frame.shape[1]}), "
-            "or ends in NaN. The file may have been cut short."
-        )
     return frame.reset_index(drop=True)
 
 
@@ -171,7 +179,8 @@ def write_tables(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """
     text = ""
     for name, frame in tables.items():
-        exact = frame.map(lambda value: repr(float(value)) if isinstance(value, float) and value == value else value)
+        numeric = frame.select_dtypes("floating").columns
+        exact = frame.assign(**{column: frame[column].map(repr, na_action="ignore") for column in numeric})
         block = starfile.to_string({name: exact}, na_rep="nan")
         _, _, body = block.partition("\n")  # starfile's first line bears the time of day
         text += f"\n{VERSION_LINE}\n\n{body.strip()}\n\n"

@@ -1,0 +1,139 @@
+"""Images by index, from every kind of stack."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gem_plugin.errors import InputError
+from gem_plugin.io import images as images_module
+from gem_plugin.io.images import ImageReader
+from gem_plugin.io.particles import read_particles
+from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject, write_mrc
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> SmallProject:
+    return SmallProject(tmp_path)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.integers(0, 5), max_size=12))
+def test_images_come_in_the_order_asked_for(project: SmallProject, rows: list[int]) -> None:
+    with ImageReader(project.read()) as reader:
+        images = reader.read(np.array(rows, dtype=np.int64))
+    assert images.shape == (len(rows), BOX_SIZE_PX, BOX_SIZE_PX)
+    assert images.dtype == np.float32
+    assert images.flags.c_contiguous
+    for image, row in zip(images, rows, strict=True):
+        np.testing.assert_array_equal(image, project.image(row))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("mode", [0, 1, 2, 6, 12])
+@pytest.mark.parametrize("extended_header", [b"", b"FEI1" * 77])
+def test_every_mode_and_byte_order(project: SmallProject, mode: int, order: str, extended_header: bytes) -> None:
+    values = np.arange(3 * BOX_SIZE_PX**2, dtype=np.float32).reshape(3, BOX_SIZE_PX, BOX_SIZE_PX) % 120 + 1
+    if mode in (0, 1, 2, 12):
+        values *= np.array([1, -1, 1], np.float32)[:, None, None]
+    if mode in (2, 12):
+        values += 0.5
+    for name in STACKS:
+        write_mrc(project.root / name, values, mode=mode, order=order, extended_header=extended_header)
+        project.stacks[name] = values
+    with ImageReader(project.read()) as reader:
+        images = reader.read(np.arange(6))
+    for row in range(6):
+        np.testing.assert_array_equal(images[row], project.image(row))
+
+
+def test_few_files_are_open_and_none_afterwards(project: SmallProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images_module, "MAX_OPEN_FILES", 1)
+    before = len(os.listdir("/proc/self/fd"))
+    with ImageReader(project.read()) as reader:
+        images = reader.read(np.arange(6))
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        np.testing.assert_array_equal(reader.read(np.array([4, 0]))[0], images[4])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_pixel_that_is_no_number_names_image_and_stack(project: SmallProject, value: float) -> None:
+    stack = project.stacks[STACKS[0]].copy()
+    stack[1, 2, 3] = value
+    write_mrc(project.root / STACKS[0], stack)
+    with ImageReader(project.read()) as reader:
+        assert len(reader.read(np.array([0, 1, 3, 4, 5]))) == 5  # the other images are good
+        with pytest.raises(InputError, match=rf"^Image 2 of {project.root / STACKS[0]} \(particle 3\) has 1 pixels"):
+            reader.read(np.array([5, 2, 0]))
+
+
+def test_a_stack_that_shrinks_or_vanishes_during_the_run_is_noticed(project: SmallProject) -> None:
+    particles = project.read()
+    path = project.root / STACKS[0]
+    with ImageReader(particles) as reader:
+        reader.read(np.array([5]))
+        os.truncate(path, 1024 + 10)
+        with pytest.raises(InputError, match="ends before section 3: it was changed during the run"):
+            reader.read(np.array([0]))
+    with ImageReader(particles) as reader, pytest.raises(InputError, match="is truncated"):
+        reader.read(np.array([0]))
+    write_mrc(path, np.zeros((2, BOX_SIZE_PX, BOX_SIZE_PX)))
+    with ImageReader(particles) as reader, pytest.raises(InputError, match="holds 2 images, but image 3 is needed"):
+        reader.read(np.array([0]))
+    write_mrc(path, np.zeros((3, 10, 10)))
+    with ImageReader(particles) as reader, pytest.raises(InputError, match="10 x 10 pixels; expected 8 x 8"):
+        reader.read(np.array([0]))
+    path.unlink()
+    with ImageReader(particles) as reader, pytest.raises(InputError, match="cannot be read: No such file"):
+        reader.read(np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"nz": 2**31 - 1}, "is truncated"),
+        ({"nx": 2**31 - 1, "ny": 2**31 - 1, "nz": 2**31 - 1}, "is not an MRC file that can be used"),
+        ({"nx": 65534, "ny": 65534, "nz": 2**31 - 1}, "is truncated"),
+        ({"nx": -8}, "is not an MRC file that can be used"),
+        ({"nz": 0}, "is not an MRC file that can be used"),
+        ({"header_mode": 4}, "mode 4; expected"),
+        ({"header_mode": 101}, "mode 101; expected"),
+        ({"nsymbt": -1}, "damaged header"),
+        ({"nsymbt": 2**31 - 1}, "is truncated"),
+    ],
+)
+def test_an_absurd_header_is_refused_without_allocating(
+    project: SmallProject, fields: dict[str, float], words: str
+) -> None:
+    write_mrc(project.root / STACKS[0], project.stacks[STACKS[0]], **fields)
+    with pytest.raises(InputError, match=words) as caught:
+        project.read()
+    assert str(project.root / STACKS[0]) in str(caught.value)
+
+
+def test_a_file_that_is_no_stack_is_refused(project: SmallProject) -> None:
+    for content in (b"", b"short", b"\xff" * 5000, b"data_particles\n" * 500):
+        (project.root / STACKS[0]).write_bytes(content)
+        with pytest.raises(InputError, match="is not an MRC file"):
+            project.read()
+
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared data folder is not there")
+def test_real_float16_stacks_are_normalised_as_relion_leaves_them() -> None:
+    root = SHARED_DATA / "betagal_10204"
+    particles = read_particles(root / "Refine3D/job029/run_data.star", project_directory=root)
+    assert len(particles) == 547
+    np.testing.assert_array_equal(np.bincount(particles.half_set), [0, 251, 296])
+    with ImageReader(particles) as reader:
+        images = reader.read(np.arange(len(particles)))
+    y, x = np.mgrid[-32:32, -32:32]
+    background = images[:, np.hypot(x, y) > 30]
+    np.testing.assert_allclose(background.mean(), 0, atol=0.05)
+    np.testing.assert_allclose(background.std(), 1, atol=0.05)
