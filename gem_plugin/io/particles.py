@@ -134,7 +134,7 @@ def _read_tables(path: Path) -> tuple[StarTable, StarTable]:
             f"{path} is a particle table of RELION 3.0 or older: it has no data_optics. "
             f"Convert it with: relion_convert_star --i {path} --o converted.star"
         )
-    found = ", ".join(f"data_{name}" for name in tables) or "no table"
+    found = ", ".join([f"data_{name}" for name in tables][:3] + ["..."] * (len(tables) > 3)) or "no table"
     raise InputError(
         f"{path} is not a particle table: expected data_optics and data_particles, found {found}. "
         "Give e.g. the run_data.star of a Refine3D job."

@@ -1,7 +1,6 @@
 """Bad tables: one sentence that says what is wrong, where, and what to do."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from gem_plugin.errors import InputError
 from gem_plugin.io.particles import read_particles
 from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject, table_text, write_mrc
 
-Spoil = Callable[[SmallProject], object]
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -232,3 +231,26 @@ def test_a_table_cut_in_the_middle_of_a_row_is_refused(project: SmallProject) ->
         InputError, match=r"row 6 of data_particles \(.*\) has fewer values than the table has columns \(16\)"
     ):
         read_particles(project.table_path, project_directory=project.root)
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared data folder is not there")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("star_dialects/relion1_no_optics_6496_betagal.star", "RELION 3.0 or older"),
+        ("star_dialects/relion30_17_particles.star", "RELION 3.0 or older"),
+        ("star_dialects/relion31_17_particles.star", "uses 2 optics groups (1, 2)"),
+        ("star_dialects/relion31_six_optics_groups.star", "uses 6 optics groups (1, 2, 3, 4, 5, 6)"),
+        ("star_dialects/optics_zernike_magmat.star", "rlnOddZernike is [0.47"),
+        ("star_dialects/relion5_particles.star", "rlnBeamTiltX is 0.043489"),
+        ("star_dialects/relion5_subtomogram_run_data_head.star", "tilt series or subtomograms"),
+        ("star_dialects/relion5_external_job.star", "found data_job, data_joboptions_values."),
+        ("star_dialects/relion31_v2.star", "no particle in half set 2"),
+        ("relion31_tutorial/Refine3D/job029/run_data.star", "rlnBeamTiltX is 0.025832"),
+        ("relion31_tutorial/Refine3D/job029/run_model.star", "found data_model_general, data_model_classes, "),
+        ("relion31_tutorial/Class2D/job008/job.star", "is not a STAR file that can be read"),
+    ],
+)
+def test_real_tables_that_cannot_be_used_yet_say_why(name: str, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_particles(SHARED_DATA / name, project_directory=SHARED_DATA / "star_dialects")

@@ -13,6 +13,8 @@ from gem_plugin.io.particles import OpticsGroup, read_particles, write_particles
 from gem_plugin.io.star import read_tables, write_tables
 from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject
 
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> SmallProject:
@@ -134,6 +136,28 @@ def test_tables_in_the_other_order_and_windows_line_ends(project: SmallProject) 
     found = read_particles(path, project_directory=project.root)
     np.testing.assert_array_equal(found.euler_angles_deg, expected.euler_angles_deg)
     assert found.optics == expected.optics
+
+
+def test_a_table_of_relion_5_with_general_values_before_it(project: SmallProject) -> None:
+    expected = project.read()
+    text = project.write().read_text().replace("# version 30001\n\ndata", "# version 50001\ndata")
+    project.table_path.write_text(f"\n# version 50001\ndata_general\n\n_rlnSomething    1\n{text}")
+    found = read_particles(project.table_path, project_directory=project.root)
+    np.testing.assert_array_equal(found.euler_angles_deg, expected.euler_angles_deg)
+    assert found.optics == expected.optics
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared data folder is not there")
+def test_a_whole_refinement_of_relion_3_1_is_read_and_written_unchanged(tmp_path: Path) -> None:
+    root = SHARED_DATA / "refine3d_313"
+    path = root / "Refine3D/job005/run_data.star"
+    particles = read_particles(path, project_directory=root)
+    assert (len(particles), particles.optics.pixel_size_in_angstroms, particles.optics.box_size_px) == (2000, 4.0, 64)
+    np.testing.assert_array_equal(np.sort(particles.image_in_stack), np.arange(2000))
+    np.testing.assert_array_equal(particles.euler_angles_deg[0], [-133.27795, 105.457848, -73.16961])
+    write_particles(particles, tmp_path / "again.star")
+    written = [line.split() for line in (tmp_path / "again.star").read_text().splitlines() if "@" in line]
+    assert written == [line.split() for line in path.read_text().splitlines() if "@" in line]
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
