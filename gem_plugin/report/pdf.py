@@ -1,0 +1,84 @@
+"""The report's pages, and how they reach the disk."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+import gem_plugin
+from gem_plugin.errors import OutputError
+from gem_plugin.reconstruction import Reconstruction
+from gem_plugin.report.detail_page import LOWEST_PANEL_IN, detail_page
+from gem_plugin.report.front_page import front_page
+from gem_plugin.report.layout import GREY, MARGIN_IN, SMALL_PT, add_text, use_style
+from gem_plugin.report.text_pages import add_running_text
+
+ROOM_FOR_LABELS_IN = 0.65  # below the lowest plots
+FOOTER_IN = 0.35
+
+
+def write_report(reconstruction: Reconstruction, path: Path, *, title: str, command: str) -> None:
+    """Write the report of a run as a PDF of two or more A4 pages.
+
+    The same reconstruction gives the same bytes with the same versions of the packages. The file appears whole or
+    not at all: it is written under another name and renamed.
+
+    Parameters
+    ----------
+    reconstruction
+        What the run yielded.
+    path
+        The PDF to write; its folder must exist. A file of that name is replaced.
+    title
+        Heading of page one.
+    command
+        The command line that was run, printed on page two.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _write_pages(reconstruction, part, title, command)
+        _flush(part)
+        os.replace(part, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"The report {path} cannot be written: {reason}. Check the folder and the disk.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def report_pages(reconstruction: Reconstruction, *, title: str, command: str) -> list[Figure]:
+    """Return the pages as figures; call inside a `matplotlib.rc_context` that `use_style` has set."""
+    details = detail_page(reconstruction)
+    further = add_running_text(details, LOWEST_PANEL_IN - ROOM_FOR_LABELS_IN, reconstruction, command)
+    pages = [front_page(reconstruction, title), details, *further]
+    for number, page in enumerate(pages, start=1):
+        footer = f"gem_plugin {gem_plugin.__version__}, page {number} of {len(pages)}"
+        add_text(page, MARGIN_IN, FOOTER_IN, footer, SMALL_PT, color=GREY)
+    return pages
+
+
+def _write_pages(reconstruction: Reconstruction, path: Path, title: str, command: str) -> None:
+    # No dates: a report is the same file each time. No pyplot: nothing global is touched that is not put back.
+    metadata = {"Title": title, "Creator": f"gem_plugin {gem_plugin.__version__}", "CreationDate": None}
+    with matplotlib.rc_context():
+        use_style()
+        with PdfPages(path, metadata=metadata) as pdf:
+            for page in report_pages(reconstruction, title=title, command=command):
+                FigureCanvasAgg(page)
+                pdf.savefig(page)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

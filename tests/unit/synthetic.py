@@ -1,0 +1,140 @@
+"""A small synthetic reconstruction and its odd cousins, for tests of what is made from one."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin.gaussians.model import Gaussians
+from gem_plugin.reconstruction import FitHistory, HalfResult, Reconstruction, ResolutionCurve
+
+BOX, PIXEL = 32, 1.5
+STATEMENT = "Resolution 4.37 Å: where the cross-validated correlation less one standard error crosses 0.5."
+TITLE = "External/job012"
+COMMAND = "gem-external --o External/job012/ --in_parts Refine3D/job011/run_data.star --cost $5 --name $x_{1}$ --j 4"
+
+
+def synthetic_curve() -> ResolutionCurve:
+    shells = np.arange(BOX // 2 + 1)
+    with np.errstate(divide="ignore"):
+        resolution = BOX * PIXEL / shells
+    first = np.array([1, 4, 7, 10, 13])
+    c_full = np.array([0.99, 0.95, 0.82, 0.45, np.nan])
+    return ResolutionCurve(
+        first_shell=first,
+        last_shell=first + 2,
+        band_resolution_in_angstroms=BOX * PIXEL / (first + 1.0),
+        c_full=c_full,
+        c_full_standard_error=np.array([0.004, 0.01, 0.03, 0.06, np.nan]),
+        band_model_free_fsc=np.array([0.97, 0.8, 0.45, 0.1, 0.01]),
+        n_independent=np.array([40.0, 130.0, 300.0, 500.0, 900.0]),
+        is_measurable=np.isfinite(c_full),
+        shell_resolution_in_angstroms=resolution,
+        plain_half_map_fsc=1.0 - 0.02 * shells,
+        model_free_fsc=np.exp(-((shells / 8.0) ** 2)),
+        filter_weight=np.where(shells < 11, 1.0 - 0.04 * shells, 0.0),
+        resolution_in_angstroms=4.37,
+        crosses_before_nyquist=True,
+        statement=STATEMENT,
+    )
+
+
+def synthetic_half(half_set: int, density: NDArray[np.float32], n_gaussians: int = 500) -> HalfResult:
+    random = np.random.default_rng(half_set)
+    n_steps = 60
+    steps = np.arange(n_steps)
+    held_out = np.where(steps % 10 == 0, 0.3 - 1e-4 * (steps - 40.0) ** 2, np.nan)
+    return HalfResult(
+        half_set=half_set,
+        n_particles=1000 + half_set,
+        gaussians=Gaussians(
+            centres_px=random.normal(0, 4, (n_gaussians, 3)).astype(np.float32),
+            log_scales=random.normal(0.2, 0.25, (n_gaussians, 3)).astype(np.float32),
+            quaternions=np.tile(np.array([1, 0, 0, 0], np.float32), (n_gaussians, 1)),
+            amplitudes=random.gamma(3, 1, n_gaussians).astype(np.float32),
+        ),
+        gaussian_map=density,
+        model_free_map=density + random.normal(0, 0.3 * density.std(), density.shape).astype(np.float32),
+        noise_power=800 * (1 + np.exp(-np.arange(BOX // 2 + 1) / 3.0)),
+        history=FitHistory(
+            step=steps,
+            loss=-120 * (1 - np.exp(-steps / 12.0)) + half_set,
+            box_size_px=np.where(steps < 20, BOX // 2, BOX),
+            held_out_score=held_out,
+        ),
+    )
+
+
+def synthetic_reconstruction() -> Reconstruction:
+    z, y, x = np.mgrid[:BOX, :BOX, :BOX] - BOX // 2
+    density = np.zeros((BOX, BOX, BOX), np.float32)
+    for cx, cy, cz, width in ((3, 0, 0, 2.0), (-4, 2, 1, 1.5), (0, -4, 3, 1.2), (1, 5, -4, 1.8)):
+        density += np.exp(-((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) / (2 * width**2)).astype(np.float32)
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    return Reconstruction(
+        box_size_px=BOX,
+        pixel_size_in_angstroms=PIXEL,
+        halves=(synthetic_half(1, density), synthetic_half(2, density)),
+        combined_map=density,
+        calibrated_half_maps=(density, density),
+        mask=np.clip((11 - radius) / 3, 0, 1).astype(np.float32),
+        mask_origin="made from the model-free map, 5 px soft edge",
+        curve=synthetic_curve(),
+        settings={"Gaussians a half": "500, chosen from the data", "optimiser": "Adam", "steps": "60, held out"},
+        warnings=("Background standard deviation of the images is 1.31, outside 0.8 to 1.2.",),
+    )
+
+
+def changed(reconstruction: Reconstruction, **of_curve: object) -> Reconstruction:
+    return dataclasses.replace(reconstruction, curve=dataclasses.replace(reconstruction.curve, **of_curve))
+
+
+def without_gaussians(reconstruction: Reconstruction) -> Reconstruction:
+    first, second = reconstruction.halves
+    empty = synthetic_half(1, first.gaussian_map, n_gaussians=0).gaussians
+    nothing = FitHistory(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty(0))
+    return dataclasses.replace(
+        reconstruction,
+        halves=(
+            dataclasses.replace(first, gaussians=empty, history=nothing, noise_power=np.zeros(BOX // 2 + 1)),
+            dataclasses.replace(second, gaussians=empty, history=nothing, noise_power=np.full(BOX // 2 + 1, np.nan)),
+        ),
+        combined_map=np.zeros_like(reconstruction.combined_map),
+        settings={},
+        warnings=(),
+    )
+
+
+def unclaimed(reconstruction: Reconstruction) -> Reconstruction:
+    nothing = np.full(5, np.nan)
+    return changed(
+        reconstruction,
+        c_full=nothing,
+        c_full_standard_error=nothing,
+        is_measurable=np.zeros(5, bool),
+        filter_weight=np.zeros(BOX // 2 + 1),
+        resolution_in_angstroms=None,
+        crosses_before_nyquist=False,
+        statement="No resolution is claimed: the first band cannot be told from noise.",
+    )
+
+
+def wordy(reconstruction: Reconstruction) -> Reconstruction:
+    return dataclasses.replace(
+        changed(reconstruction, statement=STATEMENT + " " + "The poses were not refined in separate halves. " * 12),
+        mask_origin="/a/very/long/path/" + "folder_without_a_break_" * 12 + "/mask.mrc, as given",
+        settings={f"setting {i}": "a choice made from the data and told at length " * 3 for i in range(40)},
+        warnings=tuple(f"Warning {i}: " + "something that the user should know " * 8 for i in range(14)),
+    )
+
+
+CASES: dict[str, Callable[[], Reconstruction]] = {
+    "usual": synthetic_reconstruction,
+    "no resolution claimed": lambda: unclaimed(synthetic_reconstruction()),
+    "not crossed before Nyquist": lambda: changed(
+        synthetic_reconstruction(), resolution_in_angstroms=3.0, crosses_before_nyquist=False
+    ),
+    "no Gaussians, no signal, nothing recorded": lambda: without_gaussians(unclaimed(synthetic_reconstruction())),
+    "long texts": lambda: wordy(synthetic_reconstruction()),
+}

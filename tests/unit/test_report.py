@@ -1,0 +1,110 @@
+"""The report says what it should, each thing under its own name, and no more than it may."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from matplotlib.container import ErrorbarContainer
+
+from gem_plugin.report.pictures import lowpass
+from tests.unit.pages import TITLE, axes_of, line_labelled, pages_of, pages_of_case, words_of
+from tests.unit.synthetic import (
+    BOX,
+    PIXEL,
+    STATEMENT,
+    synthetic_curve,
+    synthetic_reconstruction,
+    unclaimed,
+)
+
+# A number followed by an Angstrom sign, as a resolution would be printed.
+LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(?:Å|A\b|Angstrom)")
+
+
+def test_page_one_carries_the_statement_and_the_false_curve_its_name() -> None:
+    usual_pages = pages_of_case("usual")
+    first = words_of(usual_pages[:1])
+    assert STATEMENT in first
+    assert TITLE in first
+    assert "false: shared bias, do not quote" in first
+    assert "1,001 + 1,002" in first
+    assert "500 + 500" in first
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_no_resolution_but_the_stated_one_is_printed(claimed: bool) -> None:
+    # Whoever reads the other curves off at their thresholds would find numbers; none of them may be in print.
+    reconstruction = synthetic_reconstruction() if claimed else unclaimed(synthetic_reconstruction())
+    words = words_of(pages_of_case("usual" if claimed else "no resolution claimed"))
+    assert reconstruction.curve.statement in words
+    lengths = LENGTH.findall(words.replace(reconstruction.curve.statement, ""))
+    assert sorted(lengths) == [f"{PIXEL:g}", "10"], "only the pixel size and the scale bar"
+    assert ("4.37" in words) == claimed
+
+
+def test_each_curve_bears_its_own_label() -> None:
+    usual_pages = pages_of_case("usual")
+    axes, curve = axes_of(usual_pages[0], "correlation"), synthetic_curve()
+    shells = np.arange(BOX // 2 + 1) / (BOX * PIXEL)
+    bands = (curve.first_shell + 1) / (BOX * PIXEL)
+    honest = line_labelled(axes, "C_full ±")
+    np.testing.assert_allclose(honest, np.stack([bands, curve.c_full], axis=1)[:4])
+    np.testing.assert_allclose(line_labelled(axes, "half-map FSC of the Gaussians")[:, 1], curve.plain_half_map_fsc)
+    np.testing.assert_allclose(
+        line_labelled(axes, "half-map FSC, model-free"), np.stack([shells, curve.model_free_fsc], axis=1)
+    )
+    assert axes.get_xlim() == pytest.approx((0, 0.5 / PIXEL))
+    error_bars = next(c for c in axes.containers if isinstance(c, ErrorbarContainer)).lines[2][0].get_segments()
+    np.testing.assert_allclose([np.ptp(s[:, 1]) for s in error_bars], 2 * curve.c_full_standard_error[:4])
+
+
+def test_the_resolution_axis_agrees_with_the_frequency_axis() -> None:
+    usual_pages = pages_of_case("usual")
+    axes = axes_of(usual_pages[0], "correlation")
+    top = next(a for a in axes.child_axes if "resolution" in a.get_xlabel())
+    assert len(top.get_xticks()) > 4
+    for frequency, label in zip(top.get_xticks(), top.get_xticklabels(), strict=True):
+        assert float(label.get_text()) == pytest.approx(1 / frequency, rel=1e-6)
+
+
+def test_pictures_show_the_central_slices_and_projections_of_both_maps() -> None:
+    usual_pages = pages_of_case("usual")
+    reconstruction = synthetic_reconstruction()
+    first, second = reconstruction.halves
+    weight = reconstruction.curve.filter_weight
+    model_free = lowpass((first.model_free_map + second.model_free_map) / np.float32(2), weight)
+    shown = [axes.images[0].get_array() for axes in usual_pages[0].axes if axes.images]
+    assert len(shown) == 12
+    expected = []
+    for axis in (0, 1, 2):
+        volumes = (reconstruction.combined_map, model_free)
+        expected += [np.take(v, BOX // 2, axis=axis) for v in volumes] + [v.sum(axis=axis) for v in volumes]
+    for picture, whole in zip(shown, expected, strict=True):
+        n = len(picture)
+        assert n > 0.8 * BOX, "the mask and some solvent around it"
+        begin = max(0, BOX // 2 - n // 2)
+        np.testing.assert_allclose(picture, whole[begin : begin + n, begin : begin + n], atol=1e-5)
+
+
+def test_lowpass_weighs_each_shell() -> None:
+    n = 12
+    z, y, x = np.mgrid[:n, :n, :n]
+    waves = {2: np.cos(2 * np.pi * (2 * x) / n), 3: np.cos(2 * np.pi * (2 * y - 2 * z) / n), 6: np.cos(np.pi * z)}
+    weight = np.array([1.0, 1.0, 0.5, 0.25, 0.0, np.inf, np.nan])
+    filtered = lowpass(sum(waves.values()).astype(np.float32), weight)
+    np.testing.assert_allclose(filtered, 0.5 * waves[2] + 0.25 * waves[3], atol=1e-5)
+    corner = (-1.0) ** (x + y + z)  # beyond the last shell
+    assert np.abs(lowpass(corner.astype(np.float32), np.ones(n // 2 + 1))).max() < 1e-5
+
+
+def test_widths_are_in_angstroms() -> None:
+    reconstruction = synthetic_reconstruction()
+    gaussians = reconstruction.halves[0].gaussians
+    two_pixels = dataclasses.replace(gaussians, log_scales=np.full_like(gaussians.log_scales, np.log(2)))
+    halves = tuple(dataclasses.replace(half, gaussians=two_pixels) for half in reconstruction.halves)
+    page = pages_of(dataclasses.replace(reconstruction, halves=halves))[1]
+    counts, edges, _ = axes_of(page, "Widths").patches[0].get_data()
+    (filled,) = np.flatnonzero(counts)
+    assert counts[filled] == 3 * len(two_pixels)
+    assert edges[filled] - 1e-6 <= 2 * PIXEL <= edges[filled + 1]
