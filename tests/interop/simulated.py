@@ -25,7 +25,7 @@ OPTICS_LABELS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Project:
     """A directory with a map, a table and its images."""
 
