@@ -1,0 +1,142 @@
+"""The only file that knows signs and origins: RELION's, each pinned by a test (docs/conventions.md).
+
+Arrays are z, y, x; vectors are x, y, z. The box centre is voxel ``n // 2`` on every axis. Spatial
+frequencies k are integers in cycles a box edge; the transform is F(k) = sum_r f(r) exp(-2 pi i k.r / n)
+with r from the box centre.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+def rotation_matrices(euler_angles_deg: Floats) -> Floats:
+    """Map-to-view rotations A of RELION Euler angles.
+
+    A map point r (x, y, z from the centre) is seen at the image position (A r)_xy
+    (RELION, src/euler.cpp, Euler_angles2matrix).
+
+    Parameters
+    ----------
+    euler_angles_deg : [n, 3]
+        rlnAngleRot, rlnAngleTilt, rlnAnglePsi in degrees.
+
+    Returns
+    -------
+    [n, 3, 3]
+    """
+    alpha, beta, gamma = np.radians(np.asarray(euler_angles_deg, dtype=np.float64)).T
+    ca, cb, cg = np.cos(alpha), np.cos(beta), np.cos(gamma)
+    sa, sb, sg = np.sin(alpha), np.sin(beta), np.sin(gamma)
+    rows = [
+        [cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb],
+        [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
+        [sb * ca, sb * sa, cb],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+@dataclass(frozen=True)
+class HalfPlane:
+    """The independent Fourier points of a real image, |k| <= k_max, without k = 0 and the Nyquist row and column.
+
+    ``weight`` counts each conjugate pair once when results are doubled: 1 for kx > 0 and 1/2 on kx = 0, where both
+    members of a pair are listed.
+    """
+
+    box_size_px: int
+    kx: NDArray[np.int64]  # [points]
+    ky: NDArray[np.int64]  # [points]
+    weight: NDArray[np.float64]  # [points]
+
+    @property
+    def radius(self) -> Floats:
+        """|k| of each point, [points]."""
+        return np.hypot(self.kx, self.ky)
+
+    @property
+    def shell(self) -> NDArray[np.int64]:
+        """The Fourier shell of each point, [points]."""
+        return np.rint(self.radius).astype(np.int64)
+
+
+def half_plane(box_size_px: int, k_max: float) -> HalfPlane:
+    """List the Fourier points of a particle image that carry independent data up to radius `k_max` (cycles a box)."""
+    n = box_size_px
+    if n % 2:
+        raise InputError(f"the box size is {n} px, but only even boxes are supported: re-extract with an even box")
+    ky, kx = np.meshgrid(np.arange(-n // 2 + 1, n // 2), np.arange(0, n // 2), indexing="ij")
+    radius = np.hypot(kx, ky)
+    used = (radius > 0) & (radius <= k_max)
+    kx, ky = kx[used], ky[used]
+    return HalfPlane(n, kx, ky, np.where(kx == 0, 0.5, 1.0))
+
+
+def image_transforms(images: NDArray[np.float32], plane: HalfPlane) -> NDArray[np.complex64]:
+    """Transforms of images about their centre at the points of `plane`.
+
+    Parameters
+    ----------
+    images : [m, n, n]
+
+    Returns
+    -------
+    [m, points]
+    """
+    from scipy import fft
+
+    spectrum = fft.rfft2(images, axes=(1, 2))
+    sign = 1 - 2 * ((plane.kx + plane.ky) % 2)  # the transform of a delta at the centre pixel is 1 everywhere
+    return np.asarray(spectrum[:, plane.ky, plane.kx] * sign.astype(np.float32), dtype=np.complex64)
+
+
+def centring_phases(shifts_px: Floats, plane: HalfPlane) -> NDArray[np.complex64]:
+    """Factors that move each particle to the box centre: exp(-2 pi i k.o / n), o = rlnOrigin in pixels.
+
+    RELION adds rlnOriginX/Y to the image to centre it, so a particle lies at (A r)_xy - o
+    (RELION, src/apps/project.cpp).
+
+    Parameters
+    ----------
+    shifts_px : [m, 2] x, y
+
+    Returns
+    -------
+    [m, points]
+    """
+    phase = (-2 * np.pi / plane.box_size_px) * (shifts_px @ np.stack([plane.kx, plane.ky]))
+    return np.exp(1j * phase).astype(np.complex64)
+
+
+def slice_points(rotations: Floats, plane: HalfPlane) -> NDArray[np.float32]:
+    """Where each image's Fourier points lie in the map's transform: k3 = A^T (kx, ky, 0) (central slice theorem).
+
+    Parameters
+    ----------
+    rotations : [m, 3, 3]
+
+    Returns
+    -------
+    [3, m, points] x, y, z components in cycles a box edge
+    """
+    in_plane = np.stack([plane.kx, plane.ky]).astype(np.float64)
+    return np.einsum("mic,ip->cmp", rotations[:, :2, :], in_plane, optimize=True).astype(np.float32)
+
+
+def shell_indices(box_size_px: int) -> NDArray[np.int64]:
+    """Fourier shell of every element of ``rfftn`` of a cubic box, [n, n, n // 2 + 1]."""
+    full = np.fft.fftfreq(box_size_px, 1 / box_size_px)
+    half = np.arange(box_size_px // 2 + 1)
+    radius2 = full[:, None, None] ** 2 + full[None, :, None] ** 2 + half[None, None, :] ** 2
+    return np.rint(np.sqrt(radius2)).astype(np.int64)
+
+
+def radius_from_centre_px(box_size_px: int) -> NDArray[np.float32]:
+    """Distance of every voxel from the box centre in pixels, [n, n, n]."""
+    axis = (np.arange(box_size_px) - box_size_px // 2).astype(np.float32)
+    return np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)

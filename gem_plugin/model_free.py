@@ -1,0 +1,99 @@
+"""The map without Gaussians: the normal equations solved as they stand, linear in the images.
+
+It starts the fit, it is the comparison in the report, and the honest resolution rests on it: there is no positivity
+and no support made from the data, only the sphere that the user named.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from gem_plugin import conventions
+from gem_plugin.normal_equations import NormalEquations, Operator
+
+Map = NDArray[np.float32]
+
+ITERATIONS = 10  # conjugate gradients, preconditioned; more change the map by less than its noise
+RIDGE = 1e-3  # of the mean weight of a shell, against directions and frequencies that no particle saw
+SPHERE_EDGE_PX = 3.0
+
+
+def support_sphere(box_size_px: int, radius_px: float) -> Map:
+    """1 within `radius_px` of the centre, a cosine edge outside it, [n, n, n]."""
+    distance = conventions.radius_from_centre_px(box_size_px)
+    ramp = np.clip((distance - radius_px) / SPHERE_EDGE_PX, 0, 1)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * ramp), dtype=np.float32)
+
+
+def sampling_weight(equations: NormalEquations) -> Map:
+    """How much data each Fourier voxel of the map holds: the transform of the kernel t within the box, [n, n, n//2+1].
+
+    t is multiplied by the autocorrelation of the box (a triangle on each axis), so the result is T's diagonal in the
+    Fourier basis.
+    """
+    n = equations.box_size_px
+    kernel = fft.irfftn(equations.spectrum, s=(2 * n,) * 3)
+    offset = fft.fftfreq(2 * n, 1 / (2 * n))
+    triangle = (1 - np.abs(offset) / n).astype(np.float32)
+    kernel *= triangle[:, None, None] * triangle[None, :, None] * triangle[None, None, :]
+    weight = fft.rfftn(kernel).real[::2, ::2, ::2]
+    return np.asarray(np.maximum(weight, 0), dtype=np.float32)
+
+
+def solve_model_free(equations: NormalEquations, radius_px: float, n_threads: int) -> Map:
+    """Solve (T + ridge) v = b within the support sphere by preconditioned conjugate gradients.
+
+    Parameters
+    ----------
+    radius_px : radius of the sphere outside which the map is zero
+    n_threads : threads of the FFTs
+
+    Returns
+    -------
+    [n, n, n], RELION's greyscale: a projection's pixel is the sum of the voxels
+    """
+    n = equations.box_size_px
+    operator = Operator(equations, n_threads)
+    weight = sampling_weight(equations)
+    shell = conventions.shell_indices(n)
+    counts = np.bincount(shell.ravel())
+    shell_mean = np.bincount(shell.ravel(), weights=weight.ravel()) / counts
+    last = n // 2 - 1
+    shell_mean[last + 1 :] = shell_mean[last]  # corners of the box beyond the data: nothing may grow there
+    ridge = np.float32(RIDGE) * shell_mean[shell].astype(np.float32)
+    outside = shell > last
+    ridge[outside] = shell_mean[last]
+    sphere = support_sphere(n, radius_px)
+
+    def filtered(volume: Map, response: Map) -> Map:
+        transform = fft.rfftn(fft.ifftshift(volume), workers=n_threads) * response
+        return np.asarray(fft.fftshift(fft.irfftn(transform, s=volume.shape, workers=n_threads)), dtype=np.float32)
+
+    def apply(volume: Map) -> Map:
+        inside = sphere * volume
+        return sphere * (operator.apply(inside) + filtered(inside, ridge))
+
+    inverse = 1 / np.maximum(weight + ridge, 1e-6 * float(shell_mean.max()))
+
+    def precondition(volume: Map) -> Map:
+        return sphere * filtered(sphere * volume, inverse)
+
+    return sphere * _conjugate_gradients(apply, precondition, sphere * equations.right_side)
+
+
+def _conjugate_gradients(apply, precondition, right_side: Map) -> Map:  # type: ignore[no-untyped-def]
+    solution = np.zeros_like(right_side)
+    residual = right_side.copy()
+    direction = precondition(residual)
+    alignment = np.vdot(residual, direction)
+    for _ in range(ITERATIONS):
+        if not alignment > 0:  # solved, or nothing to solve
+            break
+        applied = apply(direction)
+        step = alignment / np.vdot(direction, applied)
+        solution += step * direction
+        residual -= step * applied
+        preconditioned = precondition(residual)
+        previous, alignment = alignment, np.vdot(residual, preconditioned)
+        direction = preconditioned + (alignment / previous) * direction
+    return solution

@@ -1,0 +1,112 @@
+"""Noise power and background of the particle images, measured where there is no particle."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from gem_plugin import conventions
+from gem_plugin.errors import InputError
+from gem_plugin.io.images import ImageReader
+from gem_plugin.io.particles import Particles
+from gem_plugin.dataset import batches, read_order
+from gem_plugin.monitor import Monitor
+
+Floats = NDArray[np.float64]
+
+SAMPLE_SIZE = 1000  # particles that are measured, per half set
+EDGE_PX = 3.0  # width of the soft edge of the measured region
+SMOOTHING_SHELLS = 1.5  # the region's own transform blurs the spectrum: finer detail would be an artefact
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The background of one half set's images."""
+
+    power: Floats  # [n // 2 + 1] variance of a Fourier coefficient of an n x n image, per shell
+    background_mean: float  # expected 0
+    background_standard_deviation: float  # expected 1
+
+
+def background_weight(box_size_px: int, particle_radius_px: float) -> NDArray[np.float32]:
+    """1 outside the particle, 0 inside, a cosine edge outwards; [n, n]."""
+    axis = np.arange(box_size_px) - box_size_px // 2
+    distance = np.hypot(axis[:, None], axis[None, :])
+    ramp = np.clip((distance - particle_radius_px) / EDGE_PX, 0, 1)
+    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+
+
+def measure_noise(
+    particles: Particles,
+    reader: ImageReader,
+    indices: NDArray[np.int64],
+    particle_radius_px: float,
+    seed: int,
+    monitor: Monitor,
+) -> Noise:
+    """Measure the noise of some particles of one half set outside the particle.
+
+    The images are multiplied by a soft background window; the power of a windowed white field is the window's
+    energy times the field's, which gives the scale. Warns when the background is not what RELION's normalisation
+    leaves (mean 0, standard deviation 1).
+    """
+    n = particles.optics.box_size_px
+    weight = background_weight(n, particle_radius_px)
+    energy = float(np.mean(weight.astype(np.float64) ** 2))
+    if energy < 0.01:
+        raise InputError(
+            f"the particle diameter ({2 * particle_radius_px:.0f} px) leaves no background in a box of {n} px to"
+            " measure the noise in: give a smaller --particle_diameter or re-extract with a larger box"
+        )
+    generator = np.random.default_rng(seed)
+    sample = np.asarray(indices[generator.permutation(len(indices))[:SAMPLE_SIZE]], dtype=np.int64)
+    sums = np.zeros(3)
+    power = np.zeros((n, n // 2 + 1))
+    for chunk in batches(read_order(particles, sample), 100):
+        images = reader.read(chunk)
+        w = weight.astype(np.float64)
+        mean = np.einsum("mij,ij->m", images, w, optimize=True) / w.sum()
+        sums += [len(chunk), mean.sum(), (np.einsum("mij,mij,ij->m", images, images, w, optimize=True) / w.sum()).sum()]
+        windowed = (images - mean[:, None, None].astype(np.float32)) * weight
+        power += (np.abs(fft.rfft2(windowed, axes=(1, 2))) ** 2).sum(axis=0)
+    count, mean_sum, square_sum = sums
+    background_mean = mean_sum / count
+    deviation = float(np.sqrt(max(square_sum / count - background_mean**2, 0.0)))
+    if not deviation > 0:
+        raise InputError(
+            "the images have no noise outside the particle (their background is constant), so the data cannot be"
+            " weighted: give the particle images as RELION extracted them, unmasked"
+        )
+    _warn_about_background(background_mean, deviation, monitor)
+    spectrum = _radial_average(power / count / energy)
+    return Noise(spectrum, float(background_mean), deviation)
+
+
+def _radial_average(power: Floats) -> Floats:
+    n = power.shape[0]
+    ky, kx = np.fft.fftfreq(n, 1 / n)[:, None], np.arange(n // 2 + 1)[None, :]
+    shell = np.rint(np.hypot(ky, kx)).astype(int)
+    inside = shell <= n // 2
+    sums = np.bincount(shell[inside], weights=power[inside])
+    spectrum = sums / np.bincount(shell[inside])
+    spectrum[:2] = spectrum[2]  # the background's mean was taken out: the lowest shells are not measured
+    return np.asarray(np.exp(ndimage.gaussian_filter1d(np.log(spectrum), SMOOTHING_SHELLS, mode="nearest")))
+
+
+def _warn_about_background(mean: float, deviation: float, monitor: Monitor) -> None:
+    if abs(mean) > 0.2 * deviation:
+        monitor.warn(
+            f"the images' background has mean {mean:.2f} where RELION's normalisation leaves 0 (beyond 0.2 standard"
+            " deviations): were the particles normalised at extraction?"
+        )
+    if not 0.8 <= deviation <= 1.2:
+        monitor.warn(
+            f"the images' background has standard deviation {deviation:.2f} where RELION's normalisation leaves 1:"
+            " the map's greyscale will follow the images'"
+        )
+
+
+def noise_power_at(noise: Noise, plane: conventions.HalfPlane) -> NDArray[np.float32]:
+    """Noise power at each point of a half plane, [points]."""
+    return noise.power[plane.shell].astype(np.float32)

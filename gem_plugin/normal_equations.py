@@ -1,0 +1,157 @@
+"""A half set's whole likelihood as two arrays, made in one pass over the particles.
+
+For a map v the negative log-likelihood of a half set is quadratic (design: docs/method.md):
+
+    L(v) = 1/2 <v, T v> - <b, v> + const,
+    b(r)     = 2 Re sum_ik w_k CTF_ik Y_ik / sigma_k^2 exp(+2 pi i k3_ik . r / n),
+    t(r - r') = 2 Re sum_ik w_k CTF_ik^2 / sigma_k^2 exp(+2 pi i k3_ik . (r - r') / n),
+
+and T is the convolution with t, done exactly by FFTs on a doubled box (Wang, Shkolnisky and Singer,
+arXiv 1307.5824, section 4). Sums add, so parts of a half set combine by addition.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from gem_plugin import conventions
+from gem_plugin.dataset import FourierBatch
+from gem_plugin.errors import InputError
+from gem_plugin.spreading import SpreadingGrid
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """The arrays b and T of some particles.
+
+    ``right_side`` [n, n, n] is b; ``spectrum`` [2n, 2n, n + 1] is the (real) transform of the kernel t on the doubled
+    box. Greyscale: v is such that a projection's pixel is the sum of the map's voxels.
+    """
+
+    right_side: Map
+    spectrum: NDArray[np.float32]
+    n_particles: int
+
+    @property
+    def box_size_px(self) -> int:
+        """Voxels of the map on each axis."""
+        return self.right_side.shape[0]
+
+    def __add__(self, other: "NormalEquations") -> "NormalEquations":
+        """The arrays of both sets of particles together."""
+        if self.box_size_px != other.box_size_px:
+            raise ValueError(f"boxes of {self.box_size_px} and {other.box_size_px} px cannot be added")
+        return NormalEquations(
+            self.right_side + other.right_side, self.spectrum + other.spectrum, self.n_particles + other.n_particles
+        )
+
+    def crop(self, box_size_px: int) -> "NormalEquations":
+        """The same data on a coarser grid of the same extent: only |k| below the coarse Nyquist is kept."""
+        n, m = self.box_size_px, box_size_px
+        if m == n:
+            return self
+        scale = (m / n) ** 3
+        spectrum = _crop_half_spectrum(self.spectrum, 2 * m) * np.float32(scale)
+        transform = _crop_half_spectrum(fft.rfftn(fft.ifftshift(self.right_side)), m)
+        transform[conventions.shell_indices(m) >= m // 2] = 0
+        right_side = fft.fftshift(fft.irfftn(transform, s=(m, m, m))) * np.float32(scale)
+        return NormalEquations(right_side.astype(np.float32), spectrum, self.n_particles)
+
+    def save(self, path: Path) -> None:
+        """Write to a numpy .npz file (no pickle)."""
+        np.savez(path, right_side=self.right_side, spectrum=self.spectrum, n_particles=self.n_particles)
+
+    @staticmethod
+    def load(path: Path) -> "NormalEquations":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return NormalEquations(arrays["right_side"], arrays["spectrum"], int(arrays["n_particles"]))
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{path} does not hold normal equations written by this program: {error}") from error
+
+
+def _crop_half_spectrum(transform: NDArray, size: int) -> NDArray:  # type: ignore[type-arg]
+    """Central `size`^3 of an ``rfftn``, as an ``rfftn`` of the smaller box; the new Nyquist planes are zero."""
+    n, h = transform.shape[0], size // 2
+    keep = np.r_[0:h, n - h + 1 : n]
+    place = np.r_[0:h, size - h + 1 : size]
+    cropped = np.zeros((size, size, h + 1), dtype=transform.dtype)
+    cropped[np.ix_(place, place, np.arange(h))] = transform[np.ix_(keep, keep, np.arange(h))]
+    return cropped
+
+
+class Accumulator:
+    """Sums batches of Fourier data into normal equations.
+
+    Parameters
+    ----------
+    plane : the Fourier points of an image that are used
+    noise_power : [points] variance of the noise at those points
+    n_threads : threads for spreading and FFTs
+    """
+
+    def __init__(self, plane: conventions.HalfPlane, noise_power: NDArray[np.float32], n_threads: int) -> None:
+        self._plane = plane
+        self._weight = (2 * plane.weight / noise_power).astype(np.float32)
+        self._right_side = SpreadingGrid(plane.box_size_px, n_threads)
+        self._kernel = SpreadingGrid(2 * plane.box_size_px, n_threads)
+        self._n_particles = 0
+
+    def add(self, batch: FourierBatch) -> None:
+        """Add some particles."""
+        points = batch.points.reshape(3, -1) * np.float32(2 * np.pi / self._plane.box_size_px)
+        weighted_ctf = batch.ctf * self._weight
+        self._right_side.add(points, (weighted_ctf * batch.observed).ravel())
+        self._kernel.add(points, (weighted_ctf * batch.ctf).ravel().astype(np.complex64))
+        self._n_particles += len(batch.indices)
+
+    def finish(self) -> NormalEquations:
+        """Transform the sums; the accumulator is spent."""
+        right_side = np.ascontiguousarray(self._right_side.result().real)
+        kernel = np.ascontiguousarray(self._kernel.result().real)
+        n = self._plane.box_size_px
+        kernel[0] = kernel[:, 0] = kernel[:, :, 0] = 0  # offset -n joins no two voxels of the box
+        spectrum = fft.rfftn(fft.ifftshift(kernel)).real.astype(np.float32)
+        assert spectrum.shape == (2 * n, 2 * n, n + 1)
+        return NormalEquations(right_side, spectrum, self._n_particles)
+
+
+class Operator:
+    """Applies T of normal equations to maps."""
+
+    def __init__(self, equations: NormalEquations, n_threads: int) -> None:
+        self.box_size_px = equations.box_size_px
+        self.right_side = equations.right_side  # [n, n, n]
+        self._spectrum = equations.spectrum  # [2n, 2n, n + 1]
+        self._n_threads = n_threads
+
+    def apply(self, volume: Map) -> Map:
+        """T v for a map [n, n, n]; each axis is padded only when its turn comes and cropped as soon as it may be."""
+        n, w = self.box_size_px, self._n_threads
+        transform = fft.rfft(volume, n=2 * n, axis=2, workers=w)
+        transform = fft.fft(transform, n=2 * n, axis=1, workers=w)
+        transform = fft.fft(transform, n=2 * n, axis=0, workers=w)
+        transform *= self._spectrum
+        transform = fft.ifft(transform, axis=0, workers=w, overwrite_x=True)[:n]
+        transform = fft.ifft(transform, axis=1, workers=w)[:, :n]
+        return np.asarray(fft.irfft(transform, n=2 * n, axis=2, workers=w)[:, :, :n], dtype=np.float32)
+
+    def loss_and_gradient(self, volume: Map) -> tuple[float, Map]:
+        """L(v) without its constant, and dL/dv = T v - b."""
+        gradient = self.apply(volume)
+        gradient -= self.right_side
+        # 1/2 <v, Tv> - <b, v> = 1/2 <v, Tv - b> - 1/2 <b, v>
+        loss = 0.5 * (np.vdot(volume, gradient) - np.vdot(volume, self.right_side))
+        return float(loss), gradient

@@ -1,0 +1,98 @@
+"""The adjoint non-uniform FFT, accumulated over many batches of points and transformed once.
+
+finufft spreads a batch onto the fine grid (its kernel, its threads); the grids of all batches are added,
+and one FFT and one deconvolution at the end give f(r) = sum_j c_j exp(+2 pi i k_j . r / n) for voxels r.
+"""
+
+import finufft
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+Complex = NDArray[np.complex64]
+
+TOLERANCE = 1e-4  # requested of finufft; the arrays' measured error is pinned in tests/unit/test_normal_equations.py
+LARGE_GRID_BYTES = 1_500_000_000  # above this the finer-kernel, coarser-grid variant is used
+
+
+def fine_grid_size(n_modes: int, upsampling: float) -> int:
+    """Smallest even size with small prime factors that holds `upsampling` times the modes."""
+    size = int(np.ceil(upsampling * n_modes))
+    while True:
+        size = fft.next_fast_len(size, real=False)
+        if size % 2 == 0:
+            return size
+        size += 1
+
+
+def choose_upsampling(n_modes: int) -> float:
+    """2 where the grid is small (narrow kernel, fast), 1.25 where it would be too large for memory."""
+    return 2.0 if 8 * fine_grid_size(n_modes, 2.0) ** 3 <= LARGE_GRID_BYTES else 1.25
+
+
+class SpreadingGrid:
+    """Sums c_j at points k_j on a fine Fourier grid.
+
+    Parameters
+    ----------
+    n_modes : voxels of the result on each axis, even
+    n_threads : threads that finufft and the FFT may use
+    upsampling : fine cells a mode, 2.0 or 1.25; by default the faster that fits
+    """
+
+    def __init__(self, n_modes: int, n_threads: int, upsampling: float | None = None) -> None:
+        self.n_modes = n_modes
+        self.n_threads = n_threads
+        upsampling = upsampling or choose_upsampling(n_modes)
+        self.size = fine_grid_size(n_modes, upsampling)
+        self._plan = finufft.Plan(
+            1,
+            (self.size,) * 3,
+            eps=TOLERANCE,
+            isign=1,
+            dtype="complex64",
+            spreadinterponly=1,
+            upsampfac=upsampling,
+            nthreads=n_threads,
+        )
+        self._grid = np.zeros((self.size,) * 3, dtype=np.complex64)
+        self._batch = np.empty_like(self._grid)
+        self._profile = self._kernel_transform()
+
+    def _spread(self, points: NDArray[np.float32], strengths: Complex) -> Complex:
+        self._plan.setpts(*points)
+        self._plan.execute(strengths, self._batch)
+        return self._batch
+
+    def _kernel_transform(self) -> NDArray[np.float64]:
+        """Transform of finufft's kernel along one axis, got by spreading one unit point at the origin."""
+        origin = np.zeros((3, 1), dtype=np.float32)
+        spread = self._spread(origin, np.ones(1, dtype=np.complex64)).real.astype(np.float64)
+        centre = self.size // 2
+        line = spread[centre, centre] / np.cbrt(spread[centre, centre, centre]) ** 2
+        offsets = np.arange(self.size) - centre
+        modes = np.arange(self.n_modes) - self.n_modes // 2
+        used = np.nonzero(line)[0]
+        return np.cos(2 * np.pi / self.size * np.outer(modes, offsets[used])) @ line[used]
+
+    def add(self, points: NDArray[np.float32], strengths: Complex) -> None:
+        """Add strengths [m] at points [3, m] (x, y, z, radians a voxel, within [-pi, pi])."""
+        # finufft's first axis is the slowest of the output array: hand over z, y, x
+        zyx = np.ascontiguousarray(points[::-1])
+        self._grid += self._spread(zyx, strengths)
+
+    def result(self) -> Complex:
+        """The sums at voxels -n/2 ... n/2 - 1 on each axis, [n, n, n] z, y, x. The grid is spent."""
+        values = fft.ifftshift(self._grid)
+        del self._grid, self._batch
+        start = self.size // 2 - self.n_modes // 2
+        keep = slice(start, start + self.n_modes)
+        for axis in range(3):  # crop after each axis: the later passes touch less
+            values = fft.ifft(values, axis=axis, norm="forward", workers=self.n_threads, overwrite_x=True)
+            index: list[slice] = [slice(None)] * 3
+            index[axis] = keep
+            shape = [1, 1, 1]
+            shape[axis] = self.n_modes
+            values = fft.fftshift(values, axes=axis)[tuple(index)]
+            values = values / self._profile.reshape(shape).astype(np.float32)
+        return np.asarray(values, dtype=np.complex64)
