@@ -64,7 +64,9 @@ def draw_correlations(axes: Axes, curve: ResolutionCurve, nyquist_per_angstrom: 
     )
     axes.plot(frequency, curve.model_free_fsc, label="half-map FSC, model-free maps,\nsame mask", **MODEL_FREE)
     _draw_honest(axes, curve)
-    _draw_threshold(axes, 0.5, "0.5, for C_full", "-")
+    claimed = curve.resolution_in_angstroms is not None
+    not_crossed = ": not crossed before Nyquist" if claimed and not curve.crosses_before_nyquist else ""
+    _draw_threshold(axes, 0.5, f"0.5, for C_full{not_crossed}", "-")
     _draw_threshold(axes, 0.143, "0.143, for half-map FSC", (0, (5, 2)))
     _shade_unmeasurable(axes, curve, nyquist_per_angstrom)
     _mark_resolution(axes, curve)
@@ -133,20 +135,8 @@ def _shade_unmeasurable(axes: Axes, curve: ResolutionCurve, nyquist_per_angstrom
 
 
 def _mark_resolution(axes: Axes, curve: ResolutionCurve) -> None:
-    if curve.resolution_in_angstroms is None:
-        return
-    if curve.crosses_before_nyquist:
+    if curve.resolution_in_angstroms is not None and curve.crosses_before_nyquist:
         place = 1.0 / curve.resolution_in_angstroms
         axes.axvline(
             place, color="black", linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), label="the resolution stated above"
-        )
-    else:
-        axes.text(
-            0.99,
-            0.51,
-            "not crossed before Nyquist",
-            transform=axes.get_yaxis_transform(),
-            fontsize=SMALL_PT,
-            ha="right",
-            va="bottom",
         )

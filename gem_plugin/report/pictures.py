@@ -12,7 +12,8 @@ CELL_IN, GAP_IN = 1.52, 0.07
 GROUP_GAP_IN = 0.22  # between the slices and the projections
 LABELS_IN = 0.62  # room for the labels of the rows
 HEADINGS_IN = 0.42  # room for the headings of the columns
-# One row of pictures an axis of view: the array axis cut or summed, then the axes across and up.
+BEHIND_LABEL = {"facecolor": "black", "edgecolor": "none", "pad": 0.8}
+# One row of pictures an axis of view: the array axis cut or summed, its name, then the axes across and up.
 VIEWS = ((0, "z", "x", "y"), (1, "y", "x", "z"), (2, "x", "y", "z"))
 
 
@@ -113,4 +114,4 @@ def _scale_bar(axes: Axes, n_pixels: int, pixel_size_in_angstroms: float) -> Non
     length = float(steps[steps <= 0.4 * width].max(initial=0.1))
     axes.plot([0.06, 0.06 + length / width], [0.07, 0.07], transform=axes.transAxes, color="white", linewidth=2)
     label = f"bar: {length:g} Å"
-    axes.text(0.06, 0.1, label, transform=axes.transAxes, color="white", fontsize=SMALL_PT)
+    axes.text(0.06, 0.1, label, transform=axes.transAxes, color="white", fontsize=SMALL_PT, bbox=BEHIND_LABEL)

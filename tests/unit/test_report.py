@@ -43,6 +43,16 @@ def test_no_resolution_but_the_stated_one_is_printed(claimed: bool) -> None:
     assert ("4.37" in words) == claimed
 
 
+def test_a_curve_that_does_not_cross_is_not_marked_at_nyquist() -> None:
+    page = pages_of_case("not crossed before Nyquist")[0]
+    assert "not crossed before Nyquist" in words_of([page])
+    _, labels = axes_of(page, "correlation").get_legend_handles_labels()
+    assert "the resolution stated above" not in labels
+    crossed = pages_of_case("usual")[0]
+    assert line_labelled(axes_of(crossed, "correlation"), "the resolution")[:, 0] == pytest.approx([1 / 4.37] * 2)
+    assert "not crossed" not in words_of([crossed])
+
+
 def test_each_curve_bears_its_own_label() -> None:
     usual_pages = pages_of_case("usual")
     axes, curve = axes_of(usual_pages[0], "correlation"), synthetic_curve()
