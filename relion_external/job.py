@@ -6,6 +6,7 @@ numerical libraries load.
 
 import contextlib
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ def run_job(argv: Sequence[str]) -> int:
         _explain(error, show_origin=options is not None and options.verbose)
     if markers is not None:
         outcome = _leave_marker(markers, outcome)
+    _forget_closed_streams()
     return outcome.exit_code
 
 
@@ -191,6 +193,18 @@ def _make_streams_safe() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_closed_streams() -> None:
+    """Flush; a stream whose reader has gone is let go, or Python would end with an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def find_output_directory(argv: Sequence[str]) -> Path | None:
 
     For leaving an exit marker when the command line as a whole cannot be understood.
     """
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
         if word.startswith("--o=") and len(word) > 4:
             return Path(word[4:])
         if word == "--o" and following and not _is_option(following):

@@ -1,10 +1,12 @@
 """Progress as RELION users read it: a live bar on a terminal, plain lines in run.out."""
 
+import contextlib
+import io
 import math
 import sys
 import time
 from collections.abc import Callable
-from typing import IO
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -114,7 +116,7 @@ class LiveProgress(_Talk):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(stream, check_abort, clock)
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=cast(IO[str], _Forgiving(stream)), highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
         self._task = TaskID(0)
 
@@ -137,6 +139,8 @@ class LiveProgress(_Talk):
         if self._bars is not None:
             words = ", ".join([self._unit, *self._figures(done, figures)])
             self._bars.update(self._task, completed=done, words=words)
+            if done >= self._total:
+                self.close()
 
     def close(self) -> None:
         """Let go of the terminal."""
@@ -145,10 +149,33 @@ class LiveProgress(_Talk):
             self._bars = None
 
     def _line(self, text: str) -> None:
-        try:
-            self._console.print(text, markup=False)
-        except (OSError, ValueError):
-            self._bars = None
+        self._console.print(text, markup=False)
+
+
+class _Forgiving(io.TextIOBase):
+    """A stream that goes on in silence when what is behind it has gone: rich would end the program."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # rich chooses between Unicode and ASCII bars by it
+        return getattr(self._stream, "encoding", None) or "ascii"
 
 
 def make_progress(*, verbose: bool, check_abort: Callable[[], None] = lambda: None) -> PlainProgress | LiveProgress:
@@ -160,11 +187,9 @@ def make_progress(*, verbose: bool, check_abort: Callable[[], None] = lambda: No
 
 def write_line(stream: IO[str], text: str) -> None:
     """Write and flush a line in ASCII; a closed pipe or a full disk behind the stream never ends a run."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         stream.write(text.encode("ascii", "backslashreplace").decode("ascii") + "\n")
         stream.flush()
-    except (OSError, ValueError):
-        pass
 
 
 def duration(seconds: float) -> str:

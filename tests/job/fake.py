@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,10 @@ def reconstruct(
         settings={"seed": str(config.seed), "reference": str(reference is not None), "threads": str(n_threads)},
         warnings=("the stand-in knows nothing of molecules",),
     )
+
+
+def write_report(reconstruction: Reconstruction, path: Path, *, title: str, command: str) -> None:
+    path.write_bytes(b"%PDF-1.4\n" + f"{title}\n{command}\n{reconstruction.curve.statement}".encode())
 
 
 def behave(how: str, monitor: Monitor) -> None:
@@ -128,11 +133,14 @@ def curve(n_shells: int) -> ResolutionCurve:
 def install() -> None:
     """Put the stand-in where the science is."""
     import gem_plugin.reconstruct
+
     import relion_external.check
+    import relion_external.outputs
 
     gem_plugin.reconstruct.reconstruct = reconstruct
     gem_plugin.reconstruct.plan = plan
     relion_external.check.plan = plan
+    relion_external.outputs.write_report = write_report
 
 
 if __name__ == "__main__":

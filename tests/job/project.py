@@ -1,5 +1,6 @@
 """A small RELION project on disk: particle images of the phantom, their table, the table's every column to choose."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,7 @@ class Project:
         """Write the stack and the table."""
         for name in (self.stack, self.table):
             (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
-        with mrcfile.new(self.directory / self.stack, overwrite=True) as file:
-            file.set_data(self.images)
-            file.voxel_size = PIXEL_SIZE_IN_ANGSTROMS
+        write_mrc(self.directory / self.stack, self.images)
         blocks = star_loop("optics", self.optics) + star_loop("particles", self.particles)
         (self.directory / self.table).write_text(blocks)
         return self
@@ -51,6 +50,14 @@ class Project:
         """Leave rows out of the particle table."""
         for name, values in self.particles.items():
             self.particles[name] = [value for row, value in enumerate(values) if row not in set(rows)]
+
+
+def write_mrc(path: Path, data: NDArray[np.float32], pixel_size_in_angstroms: float = PIXEL_SIZE_IN_ANGSTROMS) -> None:
+    """A stack or map; NaN is written without a murmur."""
+    with warnings.catch_warnings(), mrcfile.new(path, overwrite=True) as file:
+        warnings.simplefilter("ignore", RuntimeWarning)
+        file.set_data(np.asarray(data, np.float32))
+        file.voxel_size = pixel_size_in_angstroms
 
 
 def star_loop(name: str, columns: Mapping[str, Sequence[str]]) -> str:
@@ -84,5 +91,5 @@ def make_project(
         "rlnRandomSubset": [str(value) for value in particles.half_set],
         "rlnBeamSizeKept": [f"kept{i}" for i in range(n_particles)],
     }
-    own_optics = {**OPTICS, "rlnImageSize": [str(box_size_px)]}
+    own_optics = {name: list(values) for name, values in OPTICS.items()} | {"rlnImageSize": [str(box_size_px)]}
     return Project(directory, simulated.images, simulated.truth, own_optics, columns)
