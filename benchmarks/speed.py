@@ -1,0 +1,141 @@
+"""How fast the two heavy parts are: voxelize() with its gradient, and the accumulation of (b, T).
+
+``python benchmarks/speed.py`` compares the CPU engine's forward and backward pass with the reference engine's in
+float32 on the same Gaussians, times the CPU engine at a realistic size, and counts the particles that are
+accumulated in a second. Kernels are compiled before anything is timed; each time is the best of a few. Writes
+``results/speed.json`` with the machine named; exits 1 if the CPU engine is less than 30 times faster.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from machine import write_results
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, not an installed version
+
+from gem_plugin import conventions
+from gem_plugin.dataset import fourier_batch
+from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.normal_equations import Accumulator
+from gem_plugin.ops.voxelize import voxelize
+from gem_plugin.phantom import random_particles
+
+SMALLEST_SPEEDUP = 30.0
+COMPARED = (48, 256)  # box, Gaussians: the dense reference needs memory for box^3 x Gaussians
+REALISTIC = (96, 6000)
+ACCUMULATED_BOXES = (64, 96, 128)
+N_PARTICLES = 400
+BATCH = 100
+Parameters = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def gaussians(box_size_px: int, n: int) -> Parameters:
+    """Draw anisotropic Gaussians of 0.8 to 2 px within half the box, float32, ready for gradients."""
+    random = np.random.default_rng(1)
+    arrays = (
+        random.uniform(-0.25 * box_size_px, 0.25 * box_size_px, (n, 3)),
+        np.log(random.uniform(0.8, 2.0, (n, 3))),
+        random.normal(size=(n, 4)),
+        random.uniform(0.5, 1.5, n),
+    )
+    centres, scales, quaternions, amplitudes = (
+        torch.tensor(array, dtype=torch.float32, requires_grad=True) for array in arrays
+    )
+    return centres, scales, quaternions, amplitudes
+
+
+def best_seconds(action: Callable[[], object], repeats: int) -> float:
+    """Return the shortest of some runs, after one that is not counted."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def time_voxelize(box_size_px: int, n: int, engine: str, repeats: int) -> dict[str, float]:
+    """Seconds of the forward pass and of the backward pass that follows it."""
+    parameters = gaussians(box_size_px, n)
+    weights = torch.randn((box_size_px,) * 3, generator=torch.Generator().manual_seed(2))
+
+    def forward() -> torch.Tensor:
+        return voxelize(*parameters, box_size_px, engine=engine)
+
+    def both() -> None:
+        torch.autograd.backward(forward(), grad_tensors=weights)
+
+    forward_seconds = best_seconds(forward, repeats)
+    return {"forward": forward_seconds, "backward": best_seconds(both, repeats) - forward_seconds}
+
+
+def compare_engines() -> dict[str, Any]:
+    """Time both engines on the same Gaussians."""
+    box, n = COMPARED
+    reference = time_voxelize(box, n, "reference", repeats=2)
+    cpu = time_voxelize(box, n, "cpu", repeats=20)
+    speedup = {part: reference[part] / cpu[part] for part in cpu}
+    print(f"voxelize, box {box}, {n} Gaussians, float32:")
+    for part, factor in speedup.items():
+        print(
+            f"  {part:>8}: reference {reference[part]:.3f} s, cpu {cpu[part] * 1e3:.3f} ms: {factor:.0f} times faster"
+        )
+    large_box, large_n = REALISTIC
+    large = time_voxelize(large_box, large_n, "cpu", repeats=10)
+    print(
+        f"  cpu, box {large_box}, {large_n} Gaussians: " + ", ".join(f"{k} {v * 1e3:.1f} ms" for k, v in large.items())
+    )
+    return {
+        "passed": min(speedup.values()) >= SMALLEST_SPEEDUP,
+        "box_size_px": box,
+        "n_gaussians": n,
+        "reference_seconds": reference,
+        "cpu_seconds": cpu,
+        "speedup": speedup,
+        "realistic": {"box_size_px": large_box, "n_gaussians": large_n, "cpu_seconds": large},
+    }
+
+
+def accumulation_rate(box_size_px: int, n_threads: int) -> float:
+    """Particles a second from images in memory to the sums of (b, T), all Fourier points to Nyquist."""
+    optics = OpticsGroup("optics", 1.5, box_size_px, 300.0, 2.7, 0.1)
+    particles = random_particles(N_PARTICLES, optics, seed=1)
+    images = np.random.default_rng(2).normal(size=(BATCH, box_size_px, box_size_px)).astype(np.float32)
+    plane = conventions.half_plane(box_size_px, box_size_px / 2)
+    accumulator = Accumulator(plane, np.ones(len(plane.kx), dtype=np.float32), n_threads)
+
+    def accumulate() -> None:
+        for start in range(0, N_PARTICLES, BATCH):
+            accumulator.add(fourier_batch(particles, images, np.arange(start, start + BATCH), plane))
+
+    return N_PARTICLES / best_seconds(accumulate, repeats=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    numba.set_num_threads(min(arguments.threads, numba.get_num_threads()))
+    torch.set_num_threads(arguments.threads)
+    engines = compare_engines()
+    rates = {}
+    for box in ACCUMULATED_BOXES:
+        rates[str(box)] = accumulation_rate(box, arguments.threads)
+        print(f"accumulation, box {box}: {rates[str(box)]:.0f} particles/s", flush=True)
+    figures = {"threads": arguments.threads, "voxelize": engines, "accumulated_particles_per_second": rates}
+    print(f"written: {write_results('speed', figures)}")
+    if not engines["passed"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
