@@ -78,6 +78,19 @@ def test_a_map_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, density
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder.mrc", "map.mrc"]
 
 
+def test_who_reads_the_old_file_never_sees_half_of_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    path.with_name("link").hardlink_to(path)
+    with replacing(path) as temporary:
+        temporary.write_text("newer")
+    assert path.with_name("link").read_text() == "new"  # another file took the name; the old bytes were not touched
+
+
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "result.txt"
     path.write_text("old")

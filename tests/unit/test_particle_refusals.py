@@ -144,6 +144,14 @@ def test_the_same_image_twice_is_refused(project: SmallProject, subsets: list[ob
     assert "row 3 of" in message
 
 
+def test_an_image_in_both_half_sets_is_told_before_one_that_counts_twice(project: SmallProject) -> None:
+    project.particles["rlnImageName"] = [f"{number}@{STACKS[0]}" for number in (1, 1, 2, 2, 3, 3)]
+    project.particles["rlnRandomSubset"] = [1, 1, 1, 2, 2, 2]
+    message = message_of(project)
+    assert "the same image is in both half sets: row 3 of" in message
+    assert "row 4 of" in message
+
+
 def test_the_same_image_under_two_names_is_recognised(project: SmallProject) -> None:
     (project.root / "link.mrcs").symlink_to(project.root / STACKS[0])
     project.particles["rlnImageName"][2] = "3@link.mrcs"

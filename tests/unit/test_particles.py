@@ -114,6 +114,7 @@ def test_one_class_is_chosen(project: SmallProject) -> None:
     particles = project.read(class_number=2)
     np.testing.assert_array_equal(particles.defocus_u_in_angstroms, [10100, 10200, 10400])
     np.testing.assert_array_equal(particles.half_set, [1, 2, 2])
+    assert list(particles.table.index) == [0, 1, 2]
     assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000", "10400.000000"]
 
 
