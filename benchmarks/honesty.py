@@ -94,12 +94,15 @@ def judge(job: JobResult, truth: Path) -> Honesty:
 def postprocess_resolution(job: JobResult) -> float:
     """Return the resolution in Angstrom that RELION's PostProcess states for the calibrated pair, in the job's mask."""
     half1 = job.calibrated_half_maps[0].name
-    command = ["relion_postprocess", "--i", half1, "--mask", "gem_mask.mrc", "--o", "postprocess", "--angpix"]
+    command = ["relion_postprocess", "--i", half1, "--mask", "gem_mask.mrc", "--o", "PostProcess/out", "--angpix"]
+    (job.directory / "PostProcess").mkdir(exist_ok=True)
     pixel_size = load_map(job.calibrated_half_maps[0])[1]
     log = subprocess.run([*command, str(pixel_size)], cwd=job.directory, capture_output=True, text=True)
     found = re.search(r"FINAL RESOLUTION:\s*([\d.]+|inf)", log.stdout)
     if log.returncode or found is None:
         raise SystemExit(f"relion_postprocess failed:\n{log.stdout[-2000:]}\n{log.stderr[-2000:]}")
+    if "Skip masking" in log.stdout + log.stderr:
+        print("PostProcess set the mask aside: the whole box correlates further than its inside")
     return float(found[1])
 
 

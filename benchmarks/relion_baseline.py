@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+import starfile
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def with_float32_stacks(project: Path, table: Path, scratch: Path) -> Path:
 
 def stacks_of(table: Path) -> list[str]:
     """Return the image stacks that a particle table names, relative to its project."""
-    words = (word for line in table.read_text().splitlines() for word in line.split() if "@" in word)
-    return sorted({name.split("@", 1)[1] for name in words if name.split("@", 1)[0].isdigit()})
+    names = starfile.read(table, always_dict=True)["particles"]["rlnImageName"]
+    return sorted({str(name).split("@", 1)[1] for name in names})
 
 
 def reconstruct(project: Path, table: Path, output: Path) -> Baseline:

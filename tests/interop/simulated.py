@@ -136,4 +136,4 @@ def run(directory: Path, *command: str) -> str:
     """Run one of RELION's programs from a project directory and return what it printed."""
     result = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+    return result.stdout + result.stderr
