@@ -4,15 +4,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gem_plugin.reconstruct import plan
-
 from gem_plugin.errors import ResourceError
+from gem_plugin.reconstruct import plan
 from relion_external.inputs import Inputs, read_inputs
 from relion_external.options import JobOptions
-from relion_external.progress import duration
 
 if TYPE_CHECKING:
-    from gem_plugin.reconstruct import Plan
+    from gem_plugin.plan import Plan
 
 
 def check(options: JobOptions) -> list[str]:
@@ -26,7 +24,6 @@ def check(options: JobOptions) -> list[str]:
     inputs = read_inputs(options)
     planned = _plan(options, inputs)
     lines = [f"Particles: {options.particle_table}, {len(inputs.particles)} images", *planned.lines()]
-    lines.append(_in_words(planned))
     if options.output is not None:
         lines.append(f"Results would be written to {options.output}/")
         require_disk(options.output, planned.disk_bytes)
@@ -43,7 +40,7 @@ def look_ahead(options: JobOptions, inputs: Inputs) -> list[str]:
     """
     planned = _plan(options, inputs)
     require_disk(options.directory, planned.disk_bytes)
-    return [*planned.lines(), _in_words(planned)]
+    return planned.lines()
 
 
 def require_disk(directory: Path, needed_bytes: float) -> None:
@@ -65,13 +62,6 @@ def require_disk(directory: Path, needed_bytes: float) -> None:
 
 def _plan(options: JobOptions, inputs: Inputs) -> "Plan":
     return plan(inputs.particles, options.reconstruction_config(), n_threads=options.n_threads)
-
-
-def _in_words(planned: "Plan") -> str:
-    return (
-        f"It takes about {_size(planned.memory_bytes)} of memory, {_size(planned.disk_bytes)} of disk and "
-        f"{duration(planned.seconds)}"
-    )
 
 
 def _size(n_bytes: float) -> str:
