@@ -111,23 +111,25 @@ def _is_ours(project: Path) -> bool:
 
 def make_project(project: Path, n_particles: int, seed: int) -> None:
     """Write the truth, the image stack, the particle table and an empty pipeline into existing folders."""
-    import mrcfile
-
     from gem_plugin.phantom import make_phantom, random_particles, simulate_images
 
     particles = random_particles(n_particles, _OPTICS, seed)
     simulated = simulate_images(make_phantom(_OPTICS.box_size_px), particles, snr=_SNR, seed=seed + 1)
     write_map(project / TRUTH, simulated.truth, _OPTICS.pixel_size_in_angstroms, "GEM demo: the simulated truth")
-    with (
-        replacing(project / STACK) as temporary,
-        mrcfile.new(temporary, overwrite=True) as file,
-    ):
-        file.set_data(simulated.images)
-        file.set_image_stack()
-        file.voxel_size = _OPTICS.pixel_size_in_angstroms
+    write_stack(project / STACK, simulated.images, _OPTICS.pixel_size_in_angstroms)
     write_particles(with_tables(particles, STACK), project / PARTICLE_TABLE)
     pipeline = simple_block("pipeline_general", {"rlnPipeLineJobCounter": 3})  # the next job's number
     (project / "default_pipeline.star").write_text(pipeline)
+
+
+def write_stack(path: Path, images: NDArray[np.float32], pixel_size_in_angstroms: float) -> None:
+    """Write particle images [n, box, box] as a stack."""
+    import mrcfile
+
+    with replacing(path) as temporary, mrcfile.new(temporary, overwrite=True) as file:
+        file.set_data(images)
+        file.set_image_stack()
+        file.voxel_size = pixel_size_in_angstroms
 
 
 def with_tables(particles: Particles, stack: Path) -> Particles:
