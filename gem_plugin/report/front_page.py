@@ -73,6 +73,7 @@ def _facts(reconstruction: Reconstruction) -> list[str]:
         f"Box: {reconstruction.box_size_px} px of {reconstruction.pixel_size_in_angstroms:.4g} Å",
         f"Mask (dotted): {reconstruction.mask_origin}",
         "Map shown: filtered by C_full, not sharpened",
+        "A half-map FSC of f, if true, means a correlation of √(2f / (1 + f)) with the truth.",
         "No correlation of half sets sees errors that both share, such as wrong poses.",
     ]
 

@@ -43,9 +43,9 @@ def test_no_resolution_but_the_stated_one_is_printed(claimed: bool) -> None:
     assert ("4.37" in words) == claimed
 
 
-def test_a_curve_that_does_not_cross_is_not_marked_at_nyquist() -> None:
+def test_a_curve_that_does_not_cross_is_not_marked_where_it_ends() -> None:
     page = pages_of_case("not crossed before Nyquist")[0]
-    assert "not crossed before Nyquist" in words_of([page])
+    assert "not crossed before the data end" in words_of([page])
     _, labels = axes_of(page, "correlation").get_legend_handles_labels()
     assert "the resolution stated above" not in labels
     crossed = pages_of_case("usual")[0]
