@@ -25,7 +25,10 @@ class ReconstructionConfig(BaseModel):
     maxres: Annotated[
         float,
         Field(
-            ge=0, le=1000, description="finest resolution used of the images; 0 = Nyquist", json_schema_extra={"unit": "Angstrom"}
+            ge=0,
+            le=1000,
+            description="finest resolution used of the images; 0 = Nyquist",
+            json_schema_extra={"unit": "Angstrom"},
         ),
     ] = 0.0
     particle_diameter: Annotated[

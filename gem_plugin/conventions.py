@@ -110,7 +110,7 @@ def centring_phases(shifts_px: Floats, plane: HalfPlane) -> NDArray[np.complex64
     [m, points]
     """
     phase = (-2 * np.pi / plane.box_size_px) * (shifts_px @ np.stack([plane.kx, plane.ky]))
-    return np.exp(1j * phase).astype(np.complex64)
+    return np.asarray(np.exp(1j * phase), dtype=np.complex64)
 
 
 def slice_points(rotations: Floats, plane: HalfPlane) -> NDArray[np.float32]:
@@ -125,7 +125,7 @@ def slice_points(rotations: Floats, plane: HalfPlane) -> NDArray[np.float32]:
     [3, m, points] x, y, z components in cycles a box edge
     """
     in_plane = np.stack([plane.kx, plane.ky]).astype(np.float64)
-    return np.einsum("mic,ip->cmp", rotations[:, :2, :], in_plane, optimize=True).astype(np.float32)
+    return np.asarray(np.einsum("mic,ip->cmp", rotations[:, :2, :], in_plane, optimize=True), dtype=np.float32)
 
 
 def shell_indices(box_size_px: int) -> NDArray[np.int64]:
@@ -139,4 +139,6 @@ def shell_indices(box_size_px: int) -> NDArray[np.int64]:
 def radius_from_centre_px(box_size_px: int) -> NDArray[np.float32]:
     """Distance of every voxel from the box centre in pixels, [n, n, n]."""
     axis = (np.arange(box_size_px) - box_size_px // 2).astype(np.float32)
-    return np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    return np.asarray(
+        np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2), dtype=np.float32
+    )

@@ -4,6 +4,8 @@ It starts the fit, it is the comparison in the report, and the honest resolution
 and no support made from the data, only the sphere that the user named.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
@@ -11,7 +13,7 @@ from scipy import fft
 from gem_plugin import conventions
 from gem_plugin.normal_equations import NormalEquations, Operator
 
-Map = NDArray[np.float32]
+Map = NDArray[np.floating[Any]]
 
 ITERATIONS = 10  # conjugate gradients, preconditioned; more change the map by less than its noise
 RIDGE = 1e-3  # of the mean weight of a shell, against directions and frequencies that no particle saw

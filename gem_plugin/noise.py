@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from gem_plugin import conventions
+from gem_plugin.dataset import batches, read_order
 from gem_plugin.errors import InputError
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
-from gem_plugin.dataset import batches, read_order
 from gem_plugin.monitor import Monitor
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def measure_noise(
     reader: ImageReader,
     indices: NDArray[np.int64],
     particle_radius_px: float,
-    seed: int,
+    seed: np.random.SeedSequence,
     monitor: Monitor,
 ) -> Noise:
     """Measure the noise of some particles of one half set outside the particle.

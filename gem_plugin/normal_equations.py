@@ -12,6 +12,7 @@ arXiv 1307.5824, section 4). Sums add, so parts of a half set combine by additio
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from gem_plugin.dataset import FourierBatch
 from gem_plugin.errors import InputError
 from gem_plugin.spreading import SpreadingGrid
 
-Map = NDArray[np.float32]
+Map = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class NormalEquations:
     @property
     def box_size_px(self) -> int:
         """Voxels of the map on each axis."""
-        return self.right_side.shape[0]
+        return int(self.right_side.shape[0])
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         """The arrays of both sets of particles together."""

@@ -15,14 +15,19 @@ TOLERANCE = 1e-4  # requested of finufft; the arrays' measured error is pinned i
 LARGE_GRID_BYTES = 1_500_000_000  # above this the finer-kernel, coarser-grid variant is used
 
 
-def fine_grid_size(n_modes: int, upsampling: float) -> int:
-    """Smallest even size with small prime factors that holds `upsampling` times the modes."""
-    size = int(np.ceil(upsampling * n_modes))
+def fast_even_size(least: float) -> int:
+    """The smallest even size, not below `least`, whose FFT is fast."""
+    size = int(np.ceil(least))
     while True:
-        size = fft.next_fast_len(size, real=False)
+        size = int(fft.next_fast_len(size, real=False))
         if size % 2 == 0:
             return size
         size += 1
+
+
+def fine_grid_size(n_modes: int, upsampling: float) -> int:
+    """Fine cells on an axis: at least `upsampling` times the modes."""
+    return fast_even_size(upsampling * n_modes)
 
 
 def choose_upsampling(n_modes: int) -> float:
@@ -73,7 +78,7 @@ class SpreadingGrid:
         offsets = np.arange(self.size) - centre
         modes = np.arange(self.n_modes) - self.n_modes // 2
         used = np.nonzero(line)[0]
-        return np.cos(2 * np.pi / self.size * np.outer(modes, offsets[used])) @ line[used]
+        return np.asarray(np.cos(2 * np.pi / self.size * np.outer(modes, offsets[used])) @ line[used])
 
     def add(self, points: NDArray[np.float32], strengths: Complex) -> None:
         """Add strengths [m] at points [3, m] (x, y, z, radians a voxel, within [-pi, pi])."""

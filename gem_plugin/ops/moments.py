@@ -91,4 +91,5 @@ def _quaternion_gradient(v: torch.Tensor, quaternions: torch.Tensor) -> torch.Te
     dy = x * (v01 + v10) + z * (v12 + v21) + w * (v02 - v20) - 2 * y * (v00 + v22)
     dz = x * (v02 + v20) + y * (v12 + v21) + w * (v10 - v01) - 2 * z * (v00 + v11)
     gradient = 2 * torch.stack([dw, dx, dy, dz], dim=1)
-    return (gradient - unit * (unit * gradient).sum(1, keepdim=True)) / length
+    result: torch.Tensor = (gradient - unit * (unit * gradient).sum(1, keepdim=True)) / length
+    return result

@@ -46,7 +46,7 @@ def voxelize(
         return voxelize_reference(centres_px, log_scales, quaternions, amplitudes, box_size_px, cutoff_sigmas)
     if engine != "cpu":
         raise ValueError(f"no engine '{engine}'")
-    volume: torch.Tensor = _VoxelizeCpu.apply(
+    volume: torch.Tensor = _VoxelizeCpu.apply(  # type: ignore[no-untyped-call]
         centres_px, log_scales, quaternions, amplitudes, box_size_px, cutoff_sigmas
     )
     return volume
@@ -70,7 +70,7 @@ class _VoxelizeCpu(torch.autograd.Function):
     """The custom gradient: each Gaussian gathers moments of the incoming gradient over its own footprint."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         centres_px: torch.Tensor,
         log_scales: torch.Tensor,
@@ -83,13 +83,13 @@ class _VoxelizeCpu(torch.autograd.Function):
         centres = np.ascontiguousarray(centres_px.detach().numpy(), dtype=np.float32)
         volume = np.zeros((box_size_px,) * 3, dtype=np.float32)
         numba_cpu.scatter(centres, shape.factors, shape.peaks, np.float32(cutoff_sigmas), volume)
-        ctx.save_for_backward(centres_px, log_scales, quaternions, amplitudes)
+        ctx.save_for_backward(log_scales, quaternions, amplitudes)
         ctx.shape, ctx.centres, ctx.cutoff_sigmas = shape, centres, cutoff_sigmas
         return torch.from_numpy(volume).to(centres_px.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        centres_px, log_scales, quaternions, amplitudes = ctx.saved_tensors
+        log_scales, quaternions, amplitudes = ctx.saved_tensors
         volume_gradient = np.ascontiguousarray(gradients[0].detach().numpy(), dtype=np.float32)
         moments = np.zeros((len(amplitudes), 10), dtype=np.float32)
         numba_cpu.gather(ctx.centres, ctx.shape.factors, np.float32(ctx.cutoff_sigmas), volume_gradient, moments)

@@ -1,0 +1,86 @@
+"""Where the Gaussians of a half start: on the density of that half's own low-passed model-free map."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin import conventions
+from gem_plugin.fsc import Shells, correlation
+from gem_plugin.gaussians.model import Gaussians
+
+Map = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+
+START_SCALE_PX = 1.2
+PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
+SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
+VOXELS_PER_GAUSSIAN = 3.0
+FEWEST, MOST = 300, 200_000
+
+
+@dataclass(frozen=True)
+class Start:
+    """A half's low-passed map and what it says of the particle."""
+
+    density: Map  # [n, n, n] >= 0, solvent taken off
+    quarter_fsc: Floats  # [shells] of the half's two quarter maps
+    occupied_voxels: float  # effective number: (sum w)^2 / sum w^2 of the density
+
+
+def start_density(quarter_maps: tuple[Map, Map], radius_px: float) -> Start:
+    """Filter the mean of a half's two quarter maps by what their correlation says is signal, and drop the solvent.
+
+    The filter is 2 FSC / (1 + FSC), the Wiener weight of the mean map, up to the first shell without signal.
+    """
+    shells = Shells(quarter_maps[0].shape[0])
+    a, b = (shells.transform(volume) for volume in quarter_maps)
+    fsc = correlation(shells.cross_power(a, b), shells.power(a), shells.power(b))
+    smooth = np.clip(np.convolve(np.pad(fsc, 1, mode="edge"), np.full(3, 1 / 3), "valid"), 0, 1)
+    absent = np.flatnonzero(smooth[1:] < PLAIN_FSC)
+    weight = 2 * smooth / (1 + smooth)
+    weight[max(absent[0] + 1, 4) if len(absent) else len(weight) :] = 0
+    weight[:2] = max(weight[1], weight[2])
+    filtered = shells.filter((quarter_maps[0] + quarter_maps[1]) / 2, weight)
+    inside = conventions.radius_from_centre_px(shells.box_size_px) <= radius_px
+    negative = filtered[inside & (filtered < 0)]
+    solvent = SOLVENT_SIGMAS * float(np.sqrt(np.mean(negative.astype(np.float64) ** 2))) if len(negative) else 0.0
+    density = np.where(inside, np.maximum(filtered - solvent, 0), 0).astype(np.float32)
+    if not density.any():  # noise can look like that: start from whatever is positive
+        density = np.where(inside, np.maximum(filtered, 0), 0).astype(np.float32)
+    if not density.any():
+        density = inside.astype(np.float32)
+    total, square = float(density.sum(dtype=np.float64)), float((density.astype(np.float64) ** 2).sum())
+    return Start(density, fsc, total**2 / square)
+
+
+def choose_n_gaussians(start: Start) -> int:
+    """One Gaussian for every few voxels that the particle occupies."""
+    return int(np.clip(round(start.occupied_voxels / VOXELS_PER_GAUSSIAN), FEWEST, MOST))
+
+
+def place_gaussians(density: Map, n_gaussians: int, generator: np.random.Generator) -> Gaussians:
+    """Round Gaussians of equal amplitude, as dense as the density; a stratified random draw.
+
+    Parameters
+    ----------
+    density : [n, n, n] >= 0, not all 0
+    n_gaussians : >= 1
+    generator : the half's own
+    """
+    n = density.shape[0]
+    cumulative = np.cumsum(density.ravel(), dtype=np.float64)
+    draws = (np.arange(n_gaussians) + generator.random(n_gaussians)) / n_gaussians * cumulative[-1]
+    voxels = np.minimum(np.searchsorted(cumulative, draws), density.size - 1)
+    z, y, x = np.unravel_index(voxels, density.shape)
+    centres = np.stack([x, y, z], axis=1) - n // 2 + generator.uniform(-0.5, 0.5, (n_gaussians, 3))
+    quaternions = generator.normal(size=(n_gaussians, 4))
+    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
+    return Gaussians(
+        centres.astype(np.float32),
+        np.full((n_gaussians, 3), math.log(START_SCALE_PX), dtype=np.float32),
+        quaternions.astype(np.float32),
+        np.full(n_gaussians, cumulative[-1] / n_gaussians, dtype=np.float32),
+    )

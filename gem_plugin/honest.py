@@ -1,0 +1,239 @@
+"""The resolution that is stated: Gaussian maps judged by the other half's model-free map.
+
+Two Gaussian half maps share the bias of the model (positive, smooth blobs), and shared bias correlates, so their own
+Fourier shell correlation is too good to be true. But the bias of one half's Gaussians cannot correlate with the noise
+of the other half's model-free map, which is linear in that half's images. With G1, G2 the Gaussian maps, V1, V2 the
+model-free maps, F = (G1 + G2) / 2 and sums over a band of shells under one mask
+
+    X = sum Re (G1 V2* + G2 V1*) / 2,   P = sum Re V1 V2*,   Q = sum |F|^2,   C_full = X / sqrt(P Q)
+
+estimates the correlation of F with the truth (docs/method.md). C_full = 0.5 is what a half-map FSC of 0.143 means for
+an unbiased map (Rosenthal and Henderson 2003, J. Mol. Biol. 333, 721).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin import masks
+from gem_plugin.fsc import Shells, correlation, shell_resolutions_in_angstroms
+from gem_plugin.reconstruction import ResolutionCurve
+
+Map = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+
+THRESHOLD = 0.5
+LEAST_INDEPENDENT = 40.0  # coefficients in a band
+SIGNIFICANCE = 3.0
+NO_CLAIM = "no resolution is claimed"
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Runs of Fourier shells over which powers are summed."""
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]  # inclusive
+
+    def sum(self, per_shell: Floats) -> Floats:
+        """Sum a curve over each band, [bands]."""
+        return np.array([per_shell[a : b + 1].sum() for a, b in zip(self.first, self.last, strict=True)])
+
+    @property
+    def centre(self) -> Floats:
+        """Shell at the middle of each band, [bands]."""
+        return np.asarray((self.first + self.last) / 2)
+
+
+def lay_out_bands(n_independent: Floats, last_shell: int) -> Bands:
+    """Bands from shell 1 to `last_shell`, about a fourteenth of the box wide, wider where data are few.
+
+    Parameters
+    ----------
+    n_independent : [shells] independent coefficients of each shell
+    """
+    width = max(4, round(2 * last_shell / 14))
+    first, last = [], []
+    start = 1
+    while start <= last_shell:
+        end = min(start + width - 1, last_shell)
+        while n_independent[start : end + 1].sum() < LEAST_INDEPENDENT and end < last_shell:
+            end += 1
+        if last_shell - end < width // 2:  # no narrow band at the end
+            end = last_shell
+        first.append(start)
+        last.append(end)
+        start = end + 1
+    return Bands(np.array(first, dtype=np.int64), np.array(last, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class MaskedHalves:
+    """Transforms of the four maps under one mask, each map's mean outside the mask subtracted first."""
+
+    shells: Shells
+    gaussian: tuple[NDArray[np.complex128], NDArray[np.complex128]]
+    model_free: tuple[NDArray[np.complex128], NDArray[np.complex128]]
+
+
+def masked_transform(shells: Shells, volume: Map, mask: Map) -> NDArray[np.complex128]:
+    """Transform of a map under a mask, its mean outside subtracted so that the mask's shape does not show."""
+    outside = 1 - mask.astype(np.float64)
+    level = (volume * outside).sum() / outside.sum() if outside.sum() > 0 else 0.0
+    return shells.transform((volume - level) * mask)
+
+
+def mask_halves(gaussian_maps: tuple[Map, Map], model_free_maps: tuple[Map, Map], mask: Map) -> MaskedHalves:
+    """Bring four maps under one mask."""
+    shells = Shells(mask.shape[0])
+    g1, g2, v1, v2 = (masked_transform(shells, volume, mask) for volume in (*gaussian_maps, *model_free_maps))
+    return MaskedHalves(shells, (g1, g2), (v1, v2))
+
+
+def cross_validated_correlation(
+    cross: Floats, signal: Floats, noise: Floats, combined: Floats, half: Floats, n_independent: Floats
+) -> tuple[Floats, Floats]:
+    """C_full and its standard error from band sums.
+
+    To first order in the model-free maps' noise (variance ratio x = noise / signal a coefficient)
+        Var(ln C) = (x / 4 (h / C^2 - 1) + x^2 / 8) / n,
+    where h = half-map power over the combined map's: the half maps hold noise of their own (docs/method.md).
+
+    Parameters
+    ----------
+    cross, signal, noise, combined, half : [bands]
+        X; P; noise power of one model-free half; Q; mean power of the Gaussian halves
+    n_independent : [bands]
+    """
+    usable = (signal > 0) & (combined > 0)
+    c = np.full(len(cross), np.nan)
+    error = np.full(len(cross), np.nan)
+    c[usable] = cross[usable] / np.sqrt(signal[usable] * combined[usable])
+    x = np.maximum(noise[usable], 0) / signal[usable]
+    square = np.maximum(c[usable] ** 2, 1e-6)
+    ratio = half[usable] / combined[usable]
+    variance = (x / 4 * np.maximum(ratio / square - 1, 0) + x**2 / 8) / n_independent[usable]
+    error[usable] = np.abs(c[usable]) * np.sqrt(variance)
+    return c, error
+
+
+def resolution_curve(
+    gaussian_maps: tuple[Map, Map],
+    model_free_maps: tuple[Map, Map],
+    mask: Map,
+    sphere: Map,
+    pixel_size_in_angstroms: float,
+    *,
+    last_shell: int,
+    half_sets_are_refined: bool,
+) -> ResolutionCurve:
+    """The honest curve, its error bar and the one resolution that may be stated.
+
+    Parameters
+    ----------
+    mask : [n, n, n] soft mask under which all is measured
+    sphere : [n, n, n] the particle sphere, which no data shaped: a claim needs a signal under it too, because a mask
+        drawn round noise makes the lowest shells of any two maps correlate
+    last_shell : last shell that holds data
+    half_sets_are_refined : False when the poses were not refined in separate halves
+    """
+    halves = mask_halves(gaussian_maps, model_free_maps, mask)
+    shells = halves.shells
+    (g1, g2), (v1, v2) = halves.gaussian, halves.model_free
+    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(mask)
+    bands = lay_out_bands(n_shell, last_shell)
+    p11, p22, p12 = shells.power(v1), shells.power(v2), shells.cross_power(v1, v2)
+    signal, n_band = bands.sum(p12), bands.sum(n_shell)
+    noise = (bands.sum(p11) + bands.sum(p22)) / 2 - signal
+    c, error = cross_validated_correlation(
+        bands.sum((shells.cross_power(g1, v2) + shells.cross_power(g2, v1)) / 2),
+        signal,
+        noise,
+        bands.sum(shells.power((g1 + g2) / 2)),
+        bands.sum((shells.power(g1) + shells.power(g2)) / 2),
+        n_band,
+    )
+    model_free_fsc = correlation(signal, bands.sum(p11), bands.sum(p22))
+    above = (model_free_fsc > SIGNIFICANCE / np.sqrt(n_band)) & (n_band >= LEAST_INDEPENDENT) & np.isfinite(c)
+    measurable = np.logical_and.accumulate(above)
+    if not _has_signal_under(sphere, model_free_maps, last_shell):
+        measurable[:] = False
+    resolution_of_shell = shell_resolutions_in_angstroms(shells.box_size_px, pixel_size_in_angstroms)
+    edge = shells.box_size_px * pixel_size_in_angstroms
+    lower = np.where(measurable, c - error, 0.0)
+    crossing, crosses = _crossing_shell(lower, bands, measurable)
+    statement, resolution = _statement(crossing, crosses, edge, half_sets_are_refined)
+    return ResolutionCurve(
+        first_shell=bands.first,
+        last_shell=bands.last,
+        band_resolution_in_angstroms=edge / bands.centre,
+        c_full=np.where(measurable, c, np.nan),
+        c_full_standard_error=np.where(measurable, error, np.nan),
+        band_model_free_fsc=model_free_fsc,
+        n_independent=n_band,
+        is_measurable=measurable,
+        shell_resolution_in_angstroms=resolution_of_shell,
+        plain_half_map_fsc=correlation(shells.cross_power(g1, g2), shells.power(g1), shells.power(g2)),
+        model_free_fsc=correlation(p12, p11, p22),
+        filter_weight=_filter_weight(np.where(measurable, np.clip(c, 0, 1), 0.0), bands, shells.last),
+        resolution_in_angstroms=resolution,
+        crosses_before_nyquist=crosses,
+        statement=statement,
+    )
+
+
+def _has_signal_under(sphere: Map, model_free_maps: tuple[Map, Map], last_shell: int) -> bool:
+    shells = Shells(sphere.shape[0])
+    v1, v2 = (masked_transform(shells, volume, sphere) for volume in model_free_maps)
+    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(sphere)
+    bands = lay_out_bands(n_shell, last_shell)
+    fsc = correlation(bands.sum(shells.cross_power(v1, v2)), bands.sum(shells.power(v1)), bands.sum(shells.power(v2)))
+    return bool(fsc[0] > SIGNIFICANCE / np.sqrt(bands.sum(n_shell)[0]))
+
+
+def _crossing_shell(lower: Floats, bands: Bands, measurable: NDArray[np.bool_]) -> tuple[float | None, bool]:
+    """Where the curve crosses the threshold: (shell, True), (last shell, False) or (None, False) if never above."""
+    below = np.flatnonzero(lower < THRESHOLD)
+    if len(below) == 0:
+        return float(bands.last[-1]), False
+    band = below[0]
+    if band == 0:
+        return None, False
+    left, right = bands.centre[band - 1], bands.centre[band]
+    drop = lower[band - 1] - lower[band]
+    return float(left + (right - left) * (lower[band - 1] - THRESHOLD) / drop), True
+
+
+def _statement(
+    crossing: float | None, crosses: bool, edge_in_angstroms: float, half_sets_are_refined: bool
+) -> tuple[str, float | None]:
+    if not half_sets_are_refined:
+        return f"{NO_CLAIM}: the poses were not refined in separate halves (no rlnRandomSubset)", None
+    if crossing is None:
+        return f"{NO_CLAIM}: the half sets' model-free maps do not agree beyond chance, or the map not with them", None
+    resolution = edge_in_angstroms / crossing
+    if not crosses:
+        return (
+            f"Resolution: {resolution:.2f} Angstrom, where the data end: the cross-validated correlation does not"
+            f" cross {THRESHOLD} before",
+            resolution,
+        )
+    return (
+        f"Resolution: {resolution:.2f} Angstrom (cross-validated correlation with the truth, less one standard error,"
+        f" crosses {THRESHOLD})",
+        resolution,
+    )
+
+
+def _filter_weight(c: Floats, bands: Bands, last_shell: int) -> Floats:
+    """C_full over the shells: linear between band centres, 1 at the origin, 0 beyond the last band used."""
+    used = int((c > 0).sum()) if (c > 0).any() else 1  # nothing measurable: only the first band, as it is
+    values = np.where(c[:used] > 0, c[:used], 1.0)
+    centres = bands.centre[:used]
+    end = bands.last[used - 1] + 0.5
+    width = float(bands.last[used - 1] - bands.first[used - 1] + 1) / 2
+    knots = np.concatenate([[0.0], centres, [end, end + width]])
+    heights = np.concatenate([[1.0], values, [values[-1], 0.0]])
+    return np.asarray(np.interp(np.arange(last_shell + 1), knots, heights))

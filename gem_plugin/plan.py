@@ -1,0 +1,77 @@
+"""What a run would do and what it would take, before it starts."""
+
+from dataclasses import dataclass
+
+from gem_plugin.config import ReconstructionConfig
+from gem_plugin.conventions import HalfPlane
+from gem_plugin.io.particles import Particles
+from gem_plugin.spreading import choose_upsampling, fine_grid_size
+
+# What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
+POINTS_PER_CORE_SECOND = 1.0e6  # slice points accumulated into b and T
+FFT_VOXELS_PER_CORE_SECOND = 1.2e8  # of the doubled box, one T v
+STEPS_EXPECTED = 260  # of both halves and the two fits that choose the steps
+FIXED_SECONDS = 10.0
+FIXED_BYTES = 600e6  # Python, torch, Numba
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimates of a run."""
+
+    sentences: tuple[str, ...]
+    memory_bytes: float
+    disk_bytes: float
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """The plan for a person."""
+        return [
+            *self.sentences,
+            f"memory: about {self.memory_bytes / 1e9:.1f} GB",
+            f"disk: about {self.disk_bytes / 1e6:.0f} MB of results",
+            f"time: about {_duration(self.seconds)}",
+        ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def make_plan(
+    particles: Particles,
+    config: ReconstructionConfig,
+    plane: HalfPlane,
+    radius_px: float,
+    engine: str,
+    reason: str,
+    n_threads: int,
+) -> Plan:
+    """Estimate a run; see `Plan`."""
+    n, count = particles.optics.box_size_px, len(particles)
+    pixel = particles.optics.pixel_size_in_angstroms
+    kernel_grid = 8.0 * fine_grid_size(2 * n, choose_upsampling(2 * n)) ** 3
+    map_grid = 8.0 * fine_grid_size(n, choose_upsampling(n)) ** 3
+    doubled = 4.0 * (2 * n) ** 3
+    # two grids a sum (total and batch), and their transform in place; two quarter sets' spectra; FFT work space
+    memory = FIXED_BYTES + 2.2 * (kernel_grid + map_grid) + 6 * doubled
+    steps = 2 * config.steps if config.steps else STEPS_EXPECTED
+    accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
+    fit = steps * (2 * n) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)
+    slow = 300 if engine == "reference" else 1
+    return Plan(
+        (
+            f"particles: {int((particles.half_set == 1).sum())} in half 1, {int((particles.half_set == 2).sum())} in"
+            f" half 2, from {len(particles.stack_paths)} image stack(s)",
+            f"box: {n} px of {pixel:g} Angstrom; images used to {n * pixel / plane.radius.max():.2f} Angstrom;"
+            f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across",
+            f"Gaussians: {config.n_gaussians or 'chosen from the data'};"
+            f" steps: {config.steps or 'chosen from the data'}; threads: {n_threads}",
+            f"engine: {engine} ({reason})",
+        ),
+        memory,
+        8 * 4.0 * n**3 + 1e6 + 300.0 * count,
+        FIXED_SECONDS + accumulate + fit * slow,
+    )

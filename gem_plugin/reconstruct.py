@@ -1,0 +1,182 @@
+"""Two half sets -> a Reconstruction: arrays, curves and numbers."""
+
+import os
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gem_plugin import conventions
+from gem_plugin.calibrated import calibrated_pair
+from gem_plugin.config import ReconstructionConfig
+from gem_plugin.errors import OptionError
+from gem_plugin.fsc import Shells
+from gem_plugin.half import Run, process_half
+from gem_plugin.honest import resolution_curve
+from gem_plugin.io.particles import Particles
+from gem_plugin.masks import soft_mask
+from gem_plugin.model_free import support_sphere
+from gem_plugin.monitor import Monitor
+from gem_plugin.ops import resolve_engine
+from gem_plugin.plan import Plan, make_plan
+from gem_plugin.reconstruction import HalfResult, Reconstruction
+from gem_plugin.reference_check import check_reference
+
+Map = NDArray[np.floating[Any]]
+
+DEFAULT_DIAMETER = 0.9  # of the box
+LEAST_SHELLS = 6  # fewer cannot shape a map
+MASK_LOWPASS_SHELLS = 8.0  # a mask follows the particle's outline, not its detail
+
+
+def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) -> Plan:
+    """What would be run, and the memory, disk and time it would take."""
+    engine, reason = resolve_engine(config.engine)
+    plane, radius_px = _geometry(particles, config)
+    return make_plan(particles, config, plane, radius_px, engine, reason, n_threads)
+
+
+def reconstruct(
+    particles: Particles,
+    config: ReconstructionConfig,
+    *,
+    n_threads: int,
+    mask: Map | None,
+    reference: Map | None,
+    monitor: Monitor,
+) -> Reconstruction:
+    """Fit Gaussians to each half set and judge the result honestly.
+
+    Parameters
+    ----------
+    n_threads : >= 1
+    mask : [n, n, n], 0 to 1, or None to make one from the Gaussians
+    reference : [n, n, n] for a check of hand, sign and greyscale, or None
+
+    Raises
+    ------
+    InputError, OptionError, JobAborted
+    """
+    engine, _ = resolve_engine(config.engine)
+    _set_threads(n_threads)
+    plane, radius_px = _geometry(particles, config)
+    messages = _KeepWarnings(monitor)
+    run = Run(config, engine, n_threads, plane, radius_px, messages)
+    halves = (process_half(particles, 1, run), process_half(particles, 2, run))
+    return _combine(particles, halves, run, mask, reference, messages)
+
+
+def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conventions.HalfPlane, float]:
+    n = particles.optics.box_size_px
+    pixel = particles.optics.pixel_size_in_angstroms
+    k_max = n / 2 - 0.5
+    if config.maxres:
+        k_max = min(k_max, n * pixel / config.maxres)
+    if k_max < LEAST_SHELLS:
+        raise OptionError(
+            f"--maxres {config.maxres:g} leaves {k_max:.1f} Fourier shells of a box of {n} px at {pixel:g} Angstrom a"
+            f" pixel, fewer than {LEAST_SHELLS}: give a value below {n * pixel / LEAST_SHELLS:.0f} Angstrom"
+        )
+    diameter_px = config.particle_diameter / pixel if config.particle_diameter else DEFAULT_DIAMETER * n
+    if diameter_px > n:
+        raise OptionError(
+            f"--particle_diameter {config.particle_diameter:g} Angstrom is wider than the box"
+            f" ({n * pixel:.1f} Angstrom): give the particle's own diameter"
+        )
+    return conventions.half_plane(n, k_max), diameter_px / 2
+
+
+def _set_threads(n_threads: int) -> None:
+    numba.set_num_threads(min(n_threads, numba.get_num_threads()))
+    torch.set_num_threads(max(min(n_threads, os.cpu_count() or 1), 1))
+
+
+def _combine(
+    particles: Particles,
+    halves: tuple[HalfResult, HalfResult],
+    run: Run,
+    mask: Map | None,
+    reference: Map | None,
+    messages: "_KeepWarnings",
+) -> Reconstruction:
+    run.monitor.stage("Measuring the resolution", 3, "steps")
+    box_size_px, radius_px = run.plane.box_size_px, run.radius_px
+    gaussian_maps = (halves[0].gaussian_map, halves[1].gaussian_map)
+    model_free_maps = (halves[0].model_free_map, halves[1].model_free_map)
+    mean = (gaussian_maps[0] + gaussian_maps[1]) / 2
+    shells = Shells(box_size_px)
+    mask_origin = "given (--in_mask)"
+    if mask is None:
+        outline = np.exp(-0.5 * (np.arange(shells.last + 1) / MASK_LOWPASS_SHELLS) ** 2)
+        mask = soft_mask(shells.filter(mean, outline), radius_px)
+        mask_origin = "made from the Gaussians: low-passed, thresholded, extended, soft edge"
+    if reference is not None:
+        for sentence in check_reference(reference, (model_free_maps[0] + model_free_maps[1]) / 2, mask):
+            run.monitor.warn(sentence)
+    run.monitor.advance(1)
+    curve = resolution_curve(
+        gaussian_maps,
+        model_free_maps,
+        mask,
+        support_sphere(box_size_px, radius_px),
+        particles.optics.pixel_size_in_angstroms,
+        last_shell=min(int(run.plane.radius.max()), shells.last),
+        half_sets_are_refined=particles.half_sets_are_refined,
+    )
+    run.monitor.advance(2)
+    pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve)
+    run.monitor.advance(3)
+    return Reconstruction(
+        box_size_px=box_size_px,
+        pixel_size_in_angstroms=particles.optics.pixel_size_in_angstroms,
+        halves=halves,
+        combined_map=shells.filter(mean, curve.filter_weight),
+        calibrated_half_maps=pair,
+        mask=mask,
+        mask_origin=mask_origin,
+        curve=curve,
+        settings=_settings(run, halves, mask_origin, particles),
+        warnings=tuple(messages.warnings),
+    )
+
+
+def _settings(
+    run: Run, halves: tuple[HalfResult, HalfResult], mask_origin: str, particles: Particles
+) -> dict[str, str]:
+    pixel = particles.optics.pixel_size_in_angstroms
+    finest = run.plane.box_size_px * pixel / run.plane.radius.max()
+    return {
+        "particles": f"{halves[0].n_particles} + {halves[1].n_particles}",
+        "box": f"{run.plane.box_size_px} px of {pixel:g} Angstrom",
+        "finest resolution of the images used": f"{finest:.2f} Angstrom",
+        "particle diameter": f"{2 * run.radius_px * pixel:.1f} Angstrom",
+        "engine": resolve_engine(run.config.engine)[1],
+        "Gaussians": f"{len(halves[0].gaussians)} + {len(halves[1].gaussians)}",
+        "steps": f"{len(halves[0].history.step)} + {len(halves[1].history.step)}",
+        "mask": mask_origin,
+        "seed": str(run.config.seed),
+    }
+
+
+class _KeepWarnings:
+    """Passes everything on to a monitor and keeps the warnings for the report."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self.warnings: list[str] = []
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        self._monitor.stage(name, total, unit)
+
+    def advance(self, done: int, **figures: float) -> None:
+        self._monitor.advance(done, **figures)
+
+    def note(self, message: str) -> None:
+        self._monitor.note(message)
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+            self._monitor.warn(message)
