@@ -1,0 +1,69 @@
+"""Where Gaussians start, and that they come back from disk."""
+
+import numpy as np
+import pytest
+
+from gem_plugin.errors import InputError
+from gem_plugin.gaussians.start import choose_n_gaussians, place_gaussians, start_density
+from gem_plugin.gaussians.storage import load_gaussians, save_gaussians
+from gem_plugin.phantom import density, make_phantom
+
+
+def quarter_maps(noise: float, n: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    truth = density(make_phantom(n, 0))
+    rng = np.random.default_rng(0)
+    a, b = (truth + noise * truth.std() * rng.normal(size=truth.shape) for _ in range(2))
+    return a.astype(np.float32), b.astype(np.float32), truth
+
+
+def test_density_is_filtered_towards_the_truth_and_has_no_solvent() -> None:
+    a, b, truth = quarter_maps(2.0)
+    start = start_density((a, b), 14.0)
+    assert np.all(start.density >= 0)
+    assert (start.density == 0).mean() > 0.5
+    unfiltered = np.corrcoef(((a + b) / 2).ravel(), truth.ravel())[0, 1]
+    assert np.corrcoef(start.density.ravel(), truth.ravel())[0, 1] > unfiltered + 0.05
+
+
+def test_more_molecule_gets_more_gaussians() -> None:
+    a, b, _ = quarter_maps(0.5)
+    small = start_density((a, b), 14.0)
+    doubled = np.pad(a, 16), np.pad(b, 16)
+    both = start_density(tuple(v + np.roll(v, 24, axis=0) for v in doubled), 30.0)  # type: ignore[arg-type]
+    assert 1.4 < choose_n_gaussians(both) / choose_n_gaussians(small) < 3.0
+
+
+def test_gaussians_follow_the_density_and_keep_its_sum() -> None:
+    truth = np.zeros((16, 16, 16), dtype=np.float32)
+    truth[4, 8, 11] = 3.0  # z, y, x
+    truth[12, 8, 5] = 1.0
+    gaussians = place_gaussians(truth, 400, np.random.default_rng(0))
+    assert abs(gaussians.amplitudes.sum() - 4.0) < 1e-4
+    dense = np.abs(gaussians.centres_px - np.array([3, 0, -4])).max(axis=1) <= 0.5
+    light = np.abs(gaussians.centres_px - np.array([-3, 0, 4])).max(axis=1) <= 0.5
+    assert dense.sum() == 300
+    assert light.sum() == 100
+
+
+def test_different_generators_place_differently() -> None:
+    _, _, truth = quarter_maps(0.0)
+    first, second, again = (
+        place_gaussians(np.maximum(truth, 0), 50, np.random.default_rng(seed)).centres_px for seed in (1, 2, 1)
+    )
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_saved_gaussians_come_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    gaussians = place_gaussians(np.ones((8, 8, 8), dtype=np.float32), 20, np.random.default_rng(0))
+    save_gaussians(tmp_path / "g.npz", gaussians, box_size_px=8, pixel_size_in_angstroms=1.25)
+    loaded, box_size_px, pixel_size = load_gaussians(tmp_path / "g.npz")
+    assert (box_size_px, pixel_size) == (8, 1.25)
+    for name in ("centres_px", "log_scales", "quaternions", "amplitudes"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(gaussians, name))
+
+
+def test_a_file_with_pickled_objects_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    np.savez(tmp_path / "g.npz", format=1, centres_px=np.array([{"code": 1}], dtype=object))
+    with pytest.raises(InputError, match=r"g\.npz"):
+        load_gaussians(tmp_path / "g.npz")
