@@ -22,7 +22,7 @@ from gem_plugin.report.layout import (
 from gem_plugin.report.pictures import draw_pictures
 
 TEXT_WIDTH_IN = PAGE_WIDTH_IN - 2 * MARGIN_IN
-MAX_TITLE_LINES, MAX_STATEMENT_LINES, MAX_FACT_LINES, MAX_WARNING_LINES = 2, 5, 3, 5
+MAX_TITLE_LINES, MAX_STATEMENT_LINES, MAX_FACT_LINES, MAX_WARNING_LINES = 2, 4, 3, 3
 CURVES_WIDTH_IN, CURVES_BOTTOM_IN = 4.3, 0.85
 
 

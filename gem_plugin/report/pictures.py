@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from gem_plugin.fsc import Shells
 from gem_plugin.reconstruction import Map, Reconstruction
 from gem_plugin.report.layout import BODY_PT, SMALL_PT, add_axes, add_text
 
@@ -17,32 +18,11 @@ BEHIND_LABEL = {"facecolor": "black", "edgecolor": "none", "pad": 0.8}
 VIEWS = ((0, "z", "x", "y"), (1, "y", "x", "z"), (2, "x", "y", "z"))
 
 
-def lowpass(volume: Map, weight: NDArray[np.float64]) -> Map:
-    """Multiply each Fourier shell of a cubic map [z, y, x] by its weight; shells beyond the last are set to 0.
-
-    Parameters
-    ----------
-    volume
-        [n, n, n].
-    weight
-        [n // 2 + 1] a Fourier shell; what is not finite counts as 0.
-    """
-    n = len(volume)
-    by_shell = np.zeros(n + 1)  # the corner's shell is sqrt(3) n / 2, at most n
-    by_shell[: len(weight)] = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
-    frequencies = np.fft.fftfreq(n) * n
-    spectrum = np.fft.rfftn(volume)
-    in_plane = frequencies[:, None] ** 2 + np.arange(n // 2 + 1) ** 2
-    for plane, k_z in zip(spectrum, frequencies, strict=True):  # plane by plane: no second array of the map's size
-        plane *= by_shell[np.rint(np.sqrt(in_plane + k_z**2)).astype(np.int64)]
-    return np.fft.irfftn(spectrum, s=volume.shape, axes=(0, 1, 2)).astype(np.float32)
-
-
 def draw_pictures(page: Figure, reconstruction: Reconstruction, left: float, top: float) -> float:
     """Draw three slices and three projections of both maps; return the height in inches of their lower edge."""
     first, second = reconstruction.halves
     mean = (first.model_free_map + second.model_free_map) / np.float32(2)
-    model_free = lowpass(mean, reconstruction.curve.filter_weight)
+    model_free = Shells(len(mean)).filter(mean, reconstruction.curve.filter_weight)
     window = _window(reconstruction.mask)
     maps = (reconstruction.combined_map, model_free)
     _headings(page, left, top)

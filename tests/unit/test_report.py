@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from gem_plugin.report.pictures import lowpass
+from gem_plugin.fsc import Shells
 from tests.unit.pages import TITLE, axes_of, line_labelled, pages_of, pages_of_case, words_of
 from tests.unit.synthetic import (
     BOX,
@@ -83,7 +83,8 @@ def test_pictures_show_the_central_slices_and_projections_of_both_maps() -> None
     reconstruction = synthetic_reconstruction()
     first, second = reconstruction.halves
     weight = reconstruction.curve.filter_weight
-    model_free = lowpass((first.model_free_map + second.model_free_map) / np.float32(2), weight)
+    mean = (first.model_free_map + second.model_free_map) / np.float32(2)
+    model_free = Shells(BOX).filter(mean, weight)
     shown = [axes.images[0].get_array() for axes in usual_pages[0].axes if axes.images]
     assert len(shown) == 12
     expected = []
@@ -95,17 +96,6 @@ def test_pictures_show_the_central_slices_and_projections_of_both_maps() -> None
         assert n > 0.8 * BOX, "the mask and some solvent around it"
         begin = max(0, BOX // 2 - n // 2)
         np.testing.assert_allclose(picture, whole[begin : begin + n, begin : begin + n], atol=1e-5)
-
-
-def test_lowpass_weighs_each_shell() -> None:
-    n = 12
-    z, y, x = np.mgrid[:n, :n, :n]
-    waves = {2: np.cos(2 * np.pi * (2 * x) / n), 3: np.cos(2 * np.pi * (2 * y - 2 * z) / n), 6: np.cos(np.pi * z)}
-    weight = np.array([1.0, 1.0, 0.5, 0.25, 0.0, np.inf, np.nan])
-    filtered = lowpass(sum(waves.values()).astype(np.float32), weight)
-    np.testing.assert_allclose(filtered, 0.5 * waves[2] + 0.25 * waves[3], atol=1e-5)
-    corner = (-1.0) ** (x + y + z)  # beyond the last shell
-    assert np.abs(lowpass(corner.astype(np.float32), np.ones(n // 2 + 1))).max() < 1e-5
 
 
 def test_widths_are_in_angstroms() -> None:
