@@ -154,6 +154,17 @@ install_package() {
     fi
 }
 
+# An environment borrows its Python: one in a home folder is often closed to everybody else.
+warn_of_private_python() {
+    home=$("$environment/bin/python" -c 'import sys; print(sys.base_prefix)')
+    case $home in
+    "${HOME:-/nonexistent}"/*) say "Note: this Python lives in $home; other users need to be able to read it (or name another one with --python)" ;;
+    esac
+}
+
+# $1 as one word of a shell script.
+quoted() { printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
+
 # DIR/bin/gem-external: shields the program from other Pythons' settings and keeps compiled kernels out of DIR.
 write_launcher() {
     mkdir -p "$prefix/bin"
@@ -167,7 +178,9 @@ if [ -z "\${NUMBA_CACHE_DIR:-}" ]; then
     fi
     export NUMBA_CACHE_DIR
 fi
-exec '$(printf %s "$environment" | sed "s/'/'\\\\''/g")/bin/gem-external' "\$@"
+GEM_LAUNCHER=$(quoted "$program") # what to type to run this again
+export GEM_LAUNCHER
+exec $(quoted "$environment/bin/gem-external") "\$@"
 END
     chmod 755 "$prefix/bin/gem-external.new"
     mv -f "$prefix/bin/gem-external.new" "$prefix/bin/gem-external"
@@ -210,7 +223,10 @@ main() {
     pip_install 'pip>=23' || cannot_fetch "pip"
     install_torch
     install_package
-    [ -z "$prefix" ] || write_launcher
+    if [ -n "$prefix" ]; then
+        write_launcher
+        warn_of_private_python
+    fi
     finish "$@"
 }
 

@@ -254,6 +254,9 @@ Everything else may stay empty. 'gem-external --help' lists what can be set on t
 
 
 def _this_program() -> str:
-    """The command as it was started, in a form that works from any folder."""
+    """What to type to run gem-external from any folder."""
+    launcher = os.environ.get("GEM_LAUNCHER")  # set by the script that install.sh --prefix leaves
+    if launcher:
+        return launcher
     program = Path(sys.argv[0])
     return str(program.absolute()) if program.name == "gem-external" else "gem-external"
