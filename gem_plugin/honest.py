@@ -92,30 +92,57 @@ def mask_halves(gaussian_maps: tuple[Map, Map], model_free_maps: tuple[Map, Map]
     return MaskedHalves(shells, (g1, g2), (v1, v2))
 
 
-def cross_validated_correlation(
-    cross: Floats, signal: Floats, noise: Floats, combined: Floats, half: Floats, n_independent: Floats
-) -> tuple[Floats, Floats]:
-    """C_full and its standard error from band sums.
+@dataclass(frozen=True)
+class BandPowers:
+    """What C_full and its error bar are made of: sums over each band, [bands]."""
 
-    To first order in the model-free maps' noise (variance ratio x = noise / signal a coefficient)
-        Var(ln C) = (x / 4 (h / C^2 - 1) + x^2 / 8) / n,
-    where h = half-map power over the combined map's: the half maps hold noise of their own (docs/method.md).
+    cross: Floats  # X, Gaussian maps with the other half's model-free map
+    own: Floats  # the same with their own half's model-free map: more, by the noise that was fitted
+    signal: Floats  # P
+    noise: Floats  # of one model-free half
+    combined: Floats  # Q
+    half: Floats  # mean of sum |G1|^2 and sum |G2|^2
+    n_independent: Floats
 
-    Parameters
-    ----------
-    cross, signal, noise, combined, half : [bands]
-        X; P; noise power of one model-free half; Q; mean power of the Gaussian halves
-    n_independent : [bands]
+
+def band_powers(halves: MaskedHalves, bands: Bands, n_independent: Floats) -> BandPowers:
+    """Sum the powers of four maps under one mask over bands."""
+    shells = halves.shells
+    (g1, g2), (v1, v2) = halves.gaussian, halves.model_free
+    signal = bands.sum(shells.cross_power(v1, v2))
+    return BandPowers(
+        cross=bands.sum((shells.cross_power(g1, v2) + shells.cross_power(g2, v1)) / 2),
+        own=bands.sum((shells.cross_power(g1, v1) + shells.cross_power(g2, v2)) / 2),
+        signal=signal,
+        noise=bands.sum((shells.power(v1) + shells.power(v2)) / 2) - signal,
+        combined=bands.sum(shells.power((g1 + g2) / 2)),
+        half=bands.sum((shells.power(g1) + shells.power(g2)) / 2),
+        n_independent=n_independent,
+    )
+
+
+def cross_validated_correlation(powers: BandPowers) -> tuple[Floats, Floats]:
+    """C_full and its standard error, [bands]; nan where there is no signal.
+
+    Write V_i = S + N_i and G_i = c S + alpha N_i + the rest. To first order the error of ln C_full is
+
+        <rest, N1 + N2> / 2X + (alpha / c - 1/2) <N1, N2> / P,
+
+    because what G and V share of S and N cancels. With x = noise / signal, beta = alpha / c measured as
+    (own - cross) P / (noise X), and the rest's power from that of the halves,
+
+        Var(ln C) = (x / 4 (half / (Q C^2) - 1 - beta^2 x) + x^2 / 2 (beta - 1/2)^2) / n.
     """
-    usable = (signal > 0) & (combined > 0)
-    c = np.full(len(cross), np.nan)
-    error = np.full(len(cross), np.nan)
-    c[usable] = cross[usable] / np.sqrt(signal[usable] * combined[usable])
-    x = np.maximum(noise[usable], 0) / signal[usable]
-    square = np.maximum(c[usable] ** 2, 1e-6)
-    ratio = half[usable] / combined[usable]
-    variance = (x / 4 * np.maximum(ratio / square - 1, 0) + x**2 / 8) / n_independent[usable]
-    error[usable] = np.abs(c[usable]) * np.sqrt(variance)
+    c, error = np.full(len(powers.cross), np.nan), np.full(len(powers.cross), np.nan)
+    used = (powers.signal > 0) & (powers.combined > 0) & (powers.cross != 0)
+    cross, signal, combined = powers.cross[used], powers.signal[used], powers.combined[used]
+    noise = np.maximum(powers.noise[used], 1e-12 * signal)
+    c[used] = cross / np.sqrt(signal * combined)
+    x = noise / signal
+    beta = np.clip((powers.own[used] - cross) * signal / (noise * cross), 0, 2)
+    rest = np.maximum(powers.half[used] * signal / cross**2 - 1 - beta**2 * x, 0)
+    variance = (x / 4 * rest + x**2 / 2 * (beta - 0.5) ** 2) / powers.n_independent[used]
+    error[used] = np.abs(c[used]) * np.sqrt(variance)
     return c, error
 
 
@@ -145,17 +172,10 @@ def resolution_curve(
     n_shell = shells.n_coefficients / 2 * masks.independent_fraction(mask)
     bands = lay_out_bands(n_shell, last_shell)
     p11, p22, p12 = shells.power(v1), shells.power(v2), shells.cross_power(v1, v2)
-    signal, n_band = bands.sum(p12), bands.sum(n_shell)
-    noise = (bands.sum(p11) + bands.sum(p22)) / 2 - signal
-    c, error = cross_validated_correlation(
-        bands.sum((shells.cross_power(g1, v2) + shells.cross_power(g2, v1)) / 2),
-        signal,
-        noise,
-        bands.sum(shells.power((g1 + g2) / 2)),
-        bands.sum((shells.power(g1) + shells.power(g2)) / 2),
-        n_band,
-    )
-    model_free_fsc = correlation(signal, bands.sum(p11), bands.sum(p22))
+    n_band = bands.sum(n_shell)
+    powers = band_powers(halves, bands, n_band)
+    c, error = cross_validated_correlation(powers)
+    model_free_fsc = correlation(powers.signal, bands.sum(p11), bands.sum(p22))
     above = (model_free_fsc > SIGNIFICANCE / np.sqrt(n_band)) & (n_band >= LEAST_INDEPENDENT) & np.isfinite(c)
     measurable = np.logical_and.accumulate(above)
     if not _has_signal_under(sphere, model_free_maps, last_shell):

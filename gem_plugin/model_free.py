@@ -62,6 +62,8 @@ def solve_model_free(equations: NormalEquations, radius_px: float, n_threads: in
     shell_mean = np.bincount(shell.ravel(), weights=weight.ravel()) / counts
     last = n // 2 - 1
     shell_mean[last + 1 :] = shell_mean[last]  # corners of the box beyond the data: nothing may grow there
+    if not shell_mean.any():  # no data
+        return np.zeros((n, n, n), dtype=np.float32)
     ridge = np.float32(RIDGE) * shell_mean[shell].astype(np.float32)
     outside = shell > last
     ridge[outside] = shell_mean[last]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.io.particles import Particles
-from gem_plugin.spreading import choose_upsampling, fine_grid_size
+from gem_plugin.spreading import fine_grid_size
 
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
 POINTS_PER_CORE_SECOND = 1.0e6  # slice points accumulated into b and T
@@ -52,8 +52,8 @@ def make_plan(
     """Estimate a run; see `Plan`."""
     n, count = particles.optics.box_size_px, len(particles)
     pixel = particles.optics.pixel_size_in_angstroms
-    kernel_grid = 8.0 * fine_grid_size(2 * n, choose_upsampling(2 * n)) ** 3
-    map_grid = 8.0 * fine_grid_size(n, choose_upsampling(n)) ** 3
+    kernel_grid = 8.0 * fine_grid_size(2 * n) ** 3
+    map_grid = 8.0 * fine_grid_size(n) ** 3
     doubled = 4.0 * (2 * n) ** 3
     # two grids a sum (total and batch), and their transform in place; two quarter sets' spectra; FFT work space
     memory = FIXED_BYTES + 2.2 * (kernel_grid + map_grid) + 6 * doubled

@@ -12,7 +12,7 @@ from scipy import fft
 Complex = NDArray[np.complex64]
 
 TOLERANCE = 1e-4  # requested of finufft; the arrays' measured error is pinned in tests/unit/test_normal_equations.py
-LARGE_GRID_BYTES = 1_500_000_000  # above this the finer-kernel, coarser-grid variant is used
+UPSAMPLING = 1.25  # fine cells a mode: a wider kernel on a quarter of the cells of upsampling 2; cheaper in all
 
 
 def fast_even_size(least: float) -> int:
@@ -25,14 +25,9 @@ def fast_even_size(least: float) -> int:
         size += 1
 
 
-def fine_grid_size(n_modes: int, upsampling: float) -> int:
-    """Fine cells on an axis: at least `upsampling` times the modes."""
-    return fast_even_size(upsampling * n_modes)
-
-
-def choose_upsampling(n_modes: int) -> float:
-    """2 where the grid is small (narrow kernel, fast), 1.25 where it would be too large for memory."""
-    return 2.0 if 8 * fine_grid_size(n_modes, 2.0) ** 3 <= LARGE_GRID_BYTES else 1.25
+def fine_grid_size(n_modes: int) -> int:
+    """Fine cells on an axis."""
+    return fast_even_size(UPSAMPLING * n_modes)
 
 
 class SpreadingGrid:
@@ -42,14 +37,12 @@ class SpreadingGrid:
     ----------
     n_modes : voxels of the result on each axis, even
     n_threads : threads that finufft and the FFT may use
-    upsampling : fine cells a mode, 2.0 or 1.25; by default the faster that fits
     """
 
-    def __init__(self, n_modes: int, n_threads: int, upsampling: float | None = None) -> None:
+    def __init__(self, n_modes: int, n_threads: int) -> None:
         self.n_modes = n_modes
         self.n_threads = n_threads
-        upsampling = upsampling or choose_upsampling(n_modes)
-        self.size = fine_grid_size(n_modes, upsampling)
+        self.size = fine_grid_size(n_modes)
         self._plan = finufft.Plan(
             1,
             (self.size,) * 3,
@@ -57,7 +50,7 @@ class SpreadingGrid:
             isign=1,
             dtype="complex64",
             spreadinterponly=1,
-            upsampfac=upsampling,
+            upsampfac=UPSAMPLING,
             nthreads=n_threads,
         )
         self._grid = np.zeros((self.size,) * 3, dtype=np.complex64)

@@ -1,0 +1,178 @@
+"""The stated resolution: closed forms, simulations with a known answer, and what must not be claimed."""
+
+import numpy as np
+import pytest
+
+from gem_plugin.calibrated import calibrated_pair, target_fsc
+from gem_plugin.fsc import Shells, fourier_shell_correlation
+from gem_plugin.honest import (
+    NO_CLAIM,
+    BandPowers,
+    cross_validated_correlation,
+    lay_out_bands,
+    masked_transform,
+    resolution_curve,
+)
+from gem_plugin.masks import independent_fraction, soft_mask
+from gem_plugin.model_free import support_sphere
+from gem_plugin.phantom import density, make_phantom
+from gem_plugin.reconstruction import ResolutionCurve
+
+N = 48
+PIXEL = 2.0
+SPHERE = support_sphere(N, 0.4 * N)
+
+
+def coloured(noise: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return Shells(N).filter(noise.astype(np.float32), weight)
+
+
+def simulated(seed: int, *, signal: float = 1.0, own_noise: float = 0.3, shared_bias: float = 0.0):  # type: ignore[no-untyped-def]
+    """Truth and two halves: model-free maps with white noise, 'Gaussian' maps blurred, with a part of it and a bias."""
+    truth = signal * density(make_phantom(N, 3)) / density(make_phantom(N, 3)).std()
+    rng = np.random.default_rng(seed)
+    noise = [4.0 * rng.normal(size=truth.shape) * SPHERE for _ in range(2)]
+    shells = np.arange(N // 2 + 1)
+    blur = np.exp(-0.5 * (shells / 14) ** 2)
+    high = 1 - np.exp(-0.5 * (shells / 10) ** 2)
+    bias = shared_bias * coloured(rng.normal(size=truth.shape) * SPHERE, high)
+    gaussian = tuple((coloured(truth, blur) + own_noise * coloured(n, blur) + bias).astype(np.float32) for n in noise)
+    model_free = tuple((truth + n).astype(np.float32) for n in noise)
+    return truth, gaussian, model_free
+
+
+def curve_of(gaussian, model_free, mask: np.ndarray, *, refined: bool = True) -> ResolutionCurve:  # type: ignore[no-untyped-def]
+    return resolution_curve(
+        gaussian, model_free, mask, SPHERE, PIXEL, last_shell=N // 2 - 1, half_sets_are_refined=refined
+    )
+
+
+def band_truth(gaussian, truth: np.ndarray, mask: np.ndarray, curve: ResolutionCurve) -> np.ndarray:  # type: ignore[no-untyped-def]
+    shells = Shells(N)
+    f, t = (masked_transform(shells, v, mask) for v in ((gaussian[0] + gaussian[1]) / 2, truth))
+    sums = [shells.cross_power(f, t), shells.power(f), shells.power(t)]
+    band = [
+        np.array([s[a : b + 1].sum() for a, b in zip(curve.first_shell, curve.last_shell, strict=True)]) for s in sums
+    ]
+    return band[0] / np.sqrt(band[1] * band[2])
+
+
+def test_fsc_of_a_map_with_itself_its_negative_and_noise() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(N, N, N)).astype(np.float32) for _ in range(2))
+    np.testing.assert_allclose(fourier_shell_correlation(a, a), 1, atol=1e-9)
+    np.testing.assert_allclose(fourier_shell_correlation(a, -a), -1, atol=1e-9)
+    shells = Shells(N)
+    spread = fourier_shell_correlation(a, b)[2:] * np.sqrt(shells.n_coefficients[2:])
+    assert 0.6 < spread.std() < 1.5
+    assert shells.n_coefficients[0] == 1
+    assert shells.n_coefficients[1] == 18  # the neighbours of the origin, its corners excepted
+
+
+def test_c_full_is_the_correlation_with_the_truth_within_its_error_bar() -> None:
+    deviations, wide = [], []
+    for seed in range(12):
+        truth, gaussian, model_free = simulated(seed, shared_bias=0.5)
+        mask = soft_mask(truth, 0.4 * N)
+        curve = curve_of(gaussian, model_free, mask)
+        known = band_truth(gaussian, truth, mask, curve)
+        used = curve.is_measurable
+        deviations.extend((curve.c_full - known)[used] / curve.c_full_standard_error[used])
+        wide.extend(curve.c_full_standard_error[used])
+    assert len(deviations) > 30
+    assert abs(np.mean(deviations)) < 0.5
+    assert 0.6 < np.std(deviations) < 1.5  # the bar is neither boastful nor timid
+    assert np.median(wide) < 0.1
+
+
+def test_shared_bias_fools_the_plain_fsc_but_not_c_full() -> None:
+    truth, gaussian, model_free = simulated(1, own_noise=0.05, shared_bias=4.0)
+    mask = soft_mask(truth, 0.4 * N)
+    curve = curve_of(gaussian, model_free, mask)
+    known = band_truth(gaussian, truth, mask, curve)
+    assert curve.plain_half_map_fsc[-3] > 0.9
+    assert known[-1] < 0.4
+    assert curve.crosses_before_nyquist
+    last = np.flatnonzero(curve.is_measurable)[-1]
+    assert abs(curve.c_full[last] - known[last]) < 3 * curve.c_full_standard_error[last]
+
+
+def test_standard_error_vanishes_without_noise_and_falls_with_data() -> None:
+    # X, own, P, noise, Q, half, n
+    c, error = cross_validated_correlation(BandPowers(*np.array([[8.0], [8.0], [10.0], [0.0], [10.0], [10.0], [50.0]])))
+    assert abs(c[0] - 0.8) < 1e-12
+    assert error[0] < 1e-5
+    _, few = cross_validated_correlation(BandPowers(*np.array([[8.0], [9.0], [10.0], [30.0], [10.0], [10.0], [50.0]])))
+    _, many = cross_validated_correlation(
+        BandPowers(*np.array([[8.0], [9.0], [10.0], [30.0], [10.0], [10.0], [200.0]]))
+    )
+    assert abs(few[0] / many[0] - 2) < 1e-9
+
+
+def test_bands_cover_every_shell_once_and_hold_enough_data() -> None:
+    counts = np.arange(25) ** 2 * 0.3
+    bands = lay_out_bands(counts, 23)
+    assert bands.first[0] == 1
+    assert bands.last[-1] == 23
+    np.testing.assert_array_equal(bands.first[1:], bands.last[:-1] + 1)
+    assert np.all(bands.sum(counts) >= 40)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_claims_nothing_even_where_the_mask_follows_it(seed: int) -> None:
+    _, gaussian, model_free = simulated(seed, signal=0.0)
+    smooth = np.exp(-0.5 * (np.arange(N // 2 + 1) / 6) ** 2)
+    mask = soft_mask(coloured((model_free[0] + model_free[1]) / 2, smooth), 0.4 * N)
+    curve = curve_of(gaussian, model_free, mask)
+    assert curve.resolution_in_angstroms is None
+    assert NO_CLAIM in curve.statement
+
+
+def test_halves_that_were_not_refined_apart_claim_nothing() -> None:
+    truth, gaussian, model_free = simulated(0)
+    mask = soft_mask(truth, 0.4 * N)
+    assert curve_of(gaussian, model_free, mask).resolution_in_angstroms is not None
+    curve = curve_of(gaussian, model_free, mask, refined=False)
+    assert curve.resolution_in_angstroms is None
+    assert "rlnRandomSubset" in curve.statement
+
+
+def test_a_curve_that_never_falls_is_not_called_nyquist() -> None:
+    truth, gaussian, model_free = simulated(0, signal=40.0, own_noise=0.0)
+    curve = curve_of(gaussian, model_free, soft_mask(truth, 0.4 * N))
+    assert not curve.crosses_before_nyquist
+    assert "not" in curve.statement
+    assert "cross" in curve.statement
+
+
+def test_calibrated_pair_has_the_honest_fsc_and_the_same_mean() -> None:
+    truth, gaussian, model_free = simulated(2, own_noise=0.05, shared_bias=4.0)
+    mask = soft_mask(truth, 0.4 * N)
+    curve = curve_of(gaussian, model_free, mask)
+    first, second = calibrated_pair(gaussian, model_free, mask, curve)
+    shells = Shells(N)
+    t1, t2 = (masked_transform(shells, v, mask) for v in (first, second))
+    found = shells.cross_power(t1, t2) / np.sqrt(shells.power(t1) * shells.power(t2))
+    target = np.minimum(target_fsc(curve, N // 2 + 1), curve.plain_half_map_fsc)
+    assert np.abs(found - target)[2 : N // 2].max() < 0.08
+    inside = mask > 0.999
+    mean_moved = ((first + second) - (gaussian[0] + gaussian[1]))[inside] / 2
+    half_moved = (first - gaussian[0])[inside]
+    assert mean_moved.std() < 0.2 * half_moved.std()  # what there is leaks in from outside the mask
+
+
+def test_independent_fraction_of_a_mask() -> None:
+    assert independent_fraction(np.ones((8, 8, 8), np.float32)) == 1
+    half = np.ones((8, 8, 8), np.float32)
+    half[:4] = 0
+    assert abs(independent_fraction(half) - 0.5) < 1e-12
+
+
+def test_mask_holds_the_molecule_softly() -> None:
+    truth = density(make_phantom(N, 3))
+    mask = soft_mask(truth, 0.4 * N)
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+    assert mask[truth > 0.2 * truth.max()].min() > 0.99
+    assert 0.02 < mask.mean() < 0.3
+    assert np.abs(np.diff(mask, axis=0)).max() < 0.5
