@@ -87,7 +87,7 @@ def judge(job: JobResult, truth: Path) -> Honesty:
         printed_shell=printed_shell,
         true_shell=n * pixel_size / true_resolution,
         postprocess_shell=n * pixel_size / postprocess,
-        band_width_shells=job.band_width(printed_shell),
+        band_width_shells=job.band_width_shells,
     )
 
 

@@ -38,10 +38,11 @@ class JobResult:
         """The pair that is made for RELION's tools."""
         return self.directory / "run_half1_class001_unfil.mrc", self.directory / "run_half2_class001_unfil.mrc"
 
-    def band_width(self, shell: float) -> int:
-        """Shells in the band that holds `shell`, or in the last band below it."""
-        inside = [last - first + 1 for first, last in self.bands if first <= shell]
-        return inside[-1] if inside else self.bands[0][1] - self.bands[0][0] + 1
+    @property
+    def band_width_shells(self) -> int:
+        """Shells in a band, the median of all."""
+        widths = sorted(last - first + 1 for first, last in self.bands)
+        return widths[len(widths) // 2]
 
 
 def linked_project(project: Path, scratch: Path) -> Path:
