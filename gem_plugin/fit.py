@@ -13,7 +13,6 @@ from gem_plugin.errors import GemError
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.normal_equations import NormalEquations, Operator
 from gem_plugin.ops import voxelize
-from gem_plugin.spreading import fast_even_size
 
 Map = NDArray[np.floating[Any]]
 OnStep = Callable[["FitState"], None]
@@ -29,12 +28,12 @@ class FitSettings:
     log_scale_rate: float = 0.02
     quaternion_rate: float = 0.02
     amplitude_rate: float = 0.04  # of the softplus argument
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] = (0.85, 0.98)
     final_rate: float = 0.03
     smallest_scale_px: float = 0.6
     largest_scale_px: float = 4.0
-    coarse_share: float = 0.3  # of the schedule, done in the coarse box
-    coarse_box_share: float = 2 / 3
+    coarse_box_size_px: int = 0  # box of the first steps, 0 = the full one
+    coarse_share: float = 0.1  # of the schedule, done in the coarse box
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class DivergedError(GemError):
     """The fit's loss is no longer a number."""
 
 
-def coarse_box_size(box_size_px: int, share: float) -> int:
-    """An even box with small prime factors, about `share` of the full one."""
-    return min(fast_even_size(share * box_size_px), box_size_px)
-
-
 class GaussianFit:
     """Adam on the 11 numbers of each Gaussian against the collapsed likelihood, coarse box first.
 
@@ -68,8 +62,9 @@ class GaussianFit:
         self.settings = settings
         self._engine = engine
         self._full_box = equations.box_size_px
-        coarse = coarse_box_size(equations.box_size_px, settings.coarse_box_share)
-        self._operators = [Operator(equations.crop(coarse), n_threads), Operator(equations, n_threads)]
+        coarse = settings.coarse_box_size_px or equations.box_size_px
+        self._full_operator = Operator(equations, n_threads)
+        self._coarse_operator = Operator(equations.crop(coarse), n_threads)
         kind = torch.float64 if engine == "reference" else torch.float32
 
         def parameter(values: NDArray[np.float32]) -> torch.Tensor:
@@ -106,7 +101,7 @@ class GaussianFit:
         """Take the settings' steps; `on_step` is called after each and may raise to stop."""
         coarse_steps = int(self.settings.coarse_share * self.settings.schedule_steps)
         for step in range(self.settings.n_steps):
-            operator = self._operators[0 if step < coarse_steps else 1]
+            operator = self._coarse_operator if step < coarse_steps else self._full_operator
             loss = self._step(operator, step)
             on_step(FitState(step + 1, loss, operator.box_size_px, self.gaussians))
         return self.gaussians()
@@ -127,7 +122,7 @@ class GaussianFit:
 
     def _match_greyscale(self) -> None:
         """Scale all amplitudes to the data: the one linear least-squares step that is free."""
-        operator = self._operators[0]
+        operator = self._coarse_operator
         with torch.no_grad():
             volume = self._volume(operator.box_size_px).float().numpy()
         scale = float(np.vdot(volume, operator.right_side) / np.vdot(volume, operator.apply(volume)))

@@ -15,7 +15,7 @@ from gem_plugin import conventions, dataset
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.fit import FitSettings, FitState, GaussianFit, gaussian_map
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.gaussians.start import Start, choose_n_gaussians, place_gaussians, start_density
+from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
@@ -28,7 +28,7 @@ from gem_plugin.stopping import EVALUATE_EVERY, HeldOutScore, StepChoice
 
 Map = NDArray[np.floating[Any]]
 
-SCHEDULE_STEPS = 80
+SCHEDULE_STEPS = 100
 POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
 
 
@@ -85,7 +85,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     gaussians, history = _fit(
         equations,
         place_gaussians(start.density, n_gaussians, np.random.default_rng(half_seed)),
-        plan,
+        FitSettings(plan.n_steps, plan.schedule_steps, coarse_box_size_px=choose_coarse_box(start)),
         run,
         f"{name}: fitting {n_gaussians} Gaussians",
     )
@@ -159,7 +159,7 @@ def _plan_steps(
         ):
             raise _EnoughError
 
-    settings = FitSettings(SCHEDULE_STEPS, SCHEDULE_STEPS)
+    settings = FitSettings(SCHEDULE_STEPS, SCHEDULE_STEPS, coarse_box_size_px=choose_coarse_box(start))
     fit = GaussianFit(
         quarters.equations[0],
         place_gaussians(start.density, n_gaussians, generator),
@@ -177,12 +177,12 @@ class _EnoughError(Exception):
 
 
 def _fit(
-    equations: NormalEquations, start: Gaussians, plan: StepPlan, run: Run, stage: str
+    equations: NormalEquations, start: Gaussians, settings: FitSettings, run: Run, stage: str
 ) -> tuple[Gaussians, FitHistory]:
     steps: list[int] = []
     losses: list[float] = []
     boxes: list[int] = []
-    run.monitor.stage(stage, plan.n_steps, "steps")
+    run.monitor.stage(stage, settings.n_steps, "steps")
 
     def on_step(state: FitState) -> None:
         steps.append(state.step)
@@ -190,7 +190,6 @@ def _fit(
         boxes.append(state.box_size_px)
         run.monitor.advance(state.step, loss=losses[-1])
 
-    settings = FitSettings(plan.n_steps, plan.schedule_steps)
     fit = GaussianFit(equations, start, settings, engine=run.engine, n_threads=run.n_threads)
     gaussians = fit.run(on_step)
     history = FitHistory(np.array(steps), np.array(losses), np.array(boxes), np.full(len(steps), np.nan))

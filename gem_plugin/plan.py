@@ -10,7 +10,7 @@ from gem_plugin.spreading import fine_grid_size
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
 POINTS_PER_CORE_SECOND = 1.0e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 1.2e8  # of the doubled box, one T v
-STEPS_EXPECTED = 260  # of both halves and the two fits that choose the steps
+STEPS_EXPECTED = 360  # of both halves and the two fits that choose the steps
 FIXED_SECONDS = 10.0
 FIXED_BYTES = 600e6  # Python, torch, Numba
 
@@ -65,7 +65,7 @@ def make_plan(
         (
             f"particles: {int((particles.half_set == 1).sum())} in half 1, {int((particles.half_set == 2).sum())} in"
             f" half 2, from {len(particles.stack_paths)} image stack(s)",
-            f"box: {n} px of {pixel:g} Angstrom; images used to {n * pixel / plane.radius.max():.2f} Angstrom;"
+            f"box: {n} px of {pixel:g} Angstrom; images used up to {plane.radius.max() / (n * pixel):.4f} 1/Angstrom;"
             f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across",
             f"Gaussians: {config.n_gaussians or 'chosen from the data'};"
             f" steps: {config.steps or 'chosen from the data'}; threads: {n_threads}",

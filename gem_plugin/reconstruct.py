@@ -150,7 +150,7 @@ def _settings(
     return {
         "particles": f"{halves[0].n_particles} + {halves[1].n_particles}",
         "box": f"{run.plane.box_size_px} px of {pixel:g} Angstrom",
-        "finest resolution of the images used": f"{finest:.2f} Angstrom",
+        "images used up to": f"{1 / finest:.4f} 1/Angstrom",
         "particle diameter": f"{2 * run.radius_px * pixel:.1f} Angstrom",
         "engine": resolve_engine(run.config.engine)[1],
         "Gaussians": f"{len(halves[0].gaussians)} + {len(halves[1].gaussians)}",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gem_plugin import conventions
 from gem_plugin.fsc import Shells, correlation
 from gem_plugin.gaussians.model import Gaussians
+from gem_plugin.spreading import fast_even_size
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
@@ -17,7 +18,7 @@ Floats = NDArray[np.float64]
 START_SCALE_PX = 1.2
 PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
 SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
-VOXELS_PER_GAUSSIAN = 3.0
+GAUSSIANS_PER_BIT = 1.5
 FEWEST, MOST = 300, 200_000
 
 
@@ -26,7 +27,8 @@ class Start:
     """A half's low-passed map and what it says of the particle."""
 
     density: Map  # [n, n, n] >= 0, solvent taken off
-    quarter_fsc: Floats  # [shells] of the half's two quarter maps
+    quarter_fsc: Floats  # [shells] of the half's two quarter maps, smoothed
+    last_shell: int  # last shell in which the quarter maps agree
     occupied_voxels: float  # effective number: (sum w)^2 / sum w^2 of the density
 
 
@@ -41,7 +43,8 @@ def start_density(quarter_maps: tuple[Map, Map], radius_px: float) -> Start:
     smooth = np.clip(np.convolve(np.pad(fsc, 1, mode="edge"), np.full(3, 1 / 3), "valid"), 0, 1)
     absent = np.flatnonzero(smooth[1:] < PLAIN_FSC)
     weight = 2 * smooth / (1 + smooth)
-    weight[max(absent[0] + 1, 4) if len(absent) else len(weight) :] = 0
+    last = max(int(absent[0]), 3) if len(absent) else shells.last
+    weight[last + 1 :] = 0
     weight[:2] = max(weight[1], weight[2])
     filtered = shells.filter((quarter_maps[0] + quarter_maps[1]) / 2, weight)
     inside = conventions.radius_from_centre_px(shells.box_size_px) <= radius_px
@@ -53,12 +56,26 @@ def start_density(quarter_maps: tuple[Map, Map], radius_px: float) -> Start:
     if not density.any():
         density = inside.astype(np.float32)
     total, square = float(density.sum(dtype=np.float64)), float((density.astype(np.float64) ** 2).sum())
-    return Start(density, fsc, total**2 / square)
+    return Start(density, smooth, last, total**2 / square)
 
 
 def choose_n_gaussians(start: Start) -> int:
-    """One Gaussian for every few voxels that the particle occupies."""
-    return int(np.clip(round(start.occupied_voxels / VOXELS_PER_GAUSSIAN), FEWEST, MOST))
+    """As many Gaussians as the half's data can tell apart: a few for every bit of information on the particle.
+
+    A Fourier coefficient of signal-to-noise ratio s carries log2(1 + s) bits (Shannon 1948); the half map's s is
+    2 FSC / (1 - FSC) of its quarter maps. Summed over the box and scaled to the share of it that the particle occupies.
+    """
+    fsc = np.clip(start.quarter_fsc, 0, 0.999)
+    n_coefficients = Shells(start.density.shape[0]).n_coefficients / 2
+    bits = float((n_coefficients * np.log2(1 + 2 * fsc / (1 - fsc)))[1:].sum())
+    share = start.occupied_voxels / start.density.size
+    return int(np.clip(round(GAUSSIANS_PER_BIT * 2 * bits * share), FEWEST, MOST))
+
+
+def choose_coarse_box(start: Start) -> int:
+    """The box of a fit's first steps: just fine enough for what the start map shows."""
+    n = start.density.shape[0]
+    return int(min(fast_even_size(2.2 * (start.last_shell + 1)), n))
 
 
 def place_gaussians(density: Map, n_gaussians: int, generator: np.random.Generator) -> Gaussians:
