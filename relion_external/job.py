@@ -101,7 +101,6 @@ def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch:
     switch.check()
 
     from gem_plugin.reconstruct import reconstruct
-
     from relion_external import outputs
     from relion_external.check import look_ahead
     from relion_external.inputs import read_inputs

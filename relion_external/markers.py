@@ -89,7 +89,7 @@ class AbortSwitch:
         markers: ExitMarkers,
         *,
         when_stuck: Callable[[str], None] = lambda reason: None,
-        grace_in_seconds: float = 5.0,
+        grace_in_seconds: float = 3.0,
         poll_in_seconds: float = 1.0,
     ) -> None:
         self._markers = markers

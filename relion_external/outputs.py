@@ -9,9 +9,8 @@ import json
 import os
 from pathlib import Path
 
-from gem_plugin.gaussians.storage import save_gaussians
-
 from gem_plugin.errors import OutputError
+from gem_plugin.gaussians.storage import save_gaussians
 from gem_plugin.io.maps import write_map
 from gem_plugin.io.particles import Particles, write_particles
 from gem_plugin.reconstruction import Map, Reconstruction
