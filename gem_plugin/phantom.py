@@ -154,7 +154,7 @@ def _projections(phantom: Phantom, particles: Particles, *, with_ctf: bool) -> I
             factors = factors * contrast_transfer(particles, indices, plane)
         for row, i in enumerate(indices):
             x, y = (rotations[i, :2] @ phantom.centres_px.T - shifts_px[i][:, None]) * (2 * np.pi / n)
-            transform = finufft.nufft2d1(y, x, weights, (n, n), eps=1e-6, isign=-1, modeord=1)
+            transform = finufft.nufft2d1(y, x, weights, (n, n), eps=1e-6, isign=-1, modeord=1, nthreads=1)
             spectra[row, plane.ky, plane.kx] = transform[plane.ky, plane.kx] * factors[row]
         yield np.fft.irfft2(spectra, s=(n, n)).astype(np.float32)
 
