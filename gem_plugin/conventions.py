@@ -136,6 +136,12 @@ def shell_indices(box_size_px: int) -> NDArray[np.int64]:
     return np.rint(np.sqrt(radius2)).astype(np.int64)
 
 
+def chebyshev_from_centre_px(box_size_px: int) -> NDArray[np.int64]:
+    """Largest of |x|, |y|, |z| of every voxel from the box centre, [n, n, n]: the central box that holds it."""
+    axis = np.abs(np.arange(box_size_px) - box_size_px // 2)
+    return np.maximum(np.maximum(axis[:, None, None], axis[None, :, None]), axis[None, None, :])
+
+
 def radius_from_centre_px(box_size_px: int) -> NDArray[np.float32]:
     """Distance of every voxel from the box centre in pixels, [n, n, n]."""
     axis = (np.arange(box_size_px) - box_size_px // 2).astype(np.float32)

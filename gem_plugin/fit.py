@@ -50,6 +50,9 @@ class DivergedError(GemError):
     """The fit's loss is no longer a number."""
 
 
+EDGE_PX = 3.0  # centres stay that far inside the box: what lies beyond it, no data would see
+
+
 class GaussianFit:
     """Adam on the 11 numbers of each Gaussian against the collapsed likelihood, coarse box first.
 
@@ -62,6 +65,7 @@ class GaussianFit:
         self.settings = settings
         self._engine = engine
         self._full_box = equations.box_size_px
+        self._reach_px = max(equations.box_size_px // 2 - EDGE_PX, 1.0)
         coarse = settings.coarse_box_size_px or equations.box_size_px
         self._full_operator = Operator(equations, n_threads)
         self._coarse_operator = Operator(equations.crop(coarse), n_threads)
@@ -145,6 +149,7 @@ class GaussianFit:
         volume.backward(torch.from_numpy(np.ascontiguousarray(gradient)).to(volume.dtype))  # type: ignore[no-untyped-call]
         self._optimiser.step()
         with torch.no_grad():
+            self._centres.clamp_(-self._reach_px, self._reach_px)
             self._log_scales.clamp_(math.log(self.settings.smallest_scale_px), math.log(self.settings.largest_scale_px))
         return loss
 

@@ -83,7 +83,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     plan = _plan_steps(quarters, start, n_gaussians, run, name, np.random.default_rng(quarter_seed))
     run.monitor.note(f"{name}: {n_gaussians} Gaussians, {plan.n_steps} steps{_why(run.config, plan)}")
     gaussians, history = _fit(
-        equations,
+        equations.window(start.window_px),
         place_gaussians(start.density, n_gaussians, np.random.default_rng(half_seed)),
         FitSettings(plan.n_steps, plan.schedule_steps, coarse_box_size_px=choose_coarse_box(start)),
         run,
@@ -161,7 +161,7 @@ def _plan_steps(
 
     settings = FitSettings(SCHEDULE_STEPS, SCHEDULE_STEPS, coarse_box_size_px=choose_coarse_box(start))
     fit = GaussianFit(
-        quarters.equations[0],
+        quarters.equations[0].window(start.window_px),
         place_gaussians(start.density, n_gaussians, generator),
         settings,
         engine=run.engine,

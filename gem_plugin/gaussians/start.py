@@ -19,6 +19,8 @@ START_SCALE_PX = 1.2
 PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
 SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
 GAUSSIANS_PER_BIT = 1.5
+WINDOW_SHARE = 0.998  # of the density
+WINDOW_MARGIN_PX = 6
 FEWEST, MOST = 300, 200_000
 
 
@@ -30,6 +32,7 @@ class Start:
     quarter_fsc: Floats  # [shells] of the half's two quarter maps, smoothed
     last_shell: int  # last shell in which the quarter maps agree
     occupied_voxels: float  # effective number: (sum w)^2 / sum w^2 of the density
+    window_px: int  # the central box that holds the density and a margin: Gaussians are fitted inside it
 
 
 def start_density(quarter_maps: tuple[Map, Map], radius_px: float) -> Start:
@@ -56,7 +59,17 @@ def start_density(quarter_maps: tuple[Map, Map], radius_px: float) -> Start:
     if not density.any():
         density = inside.astype(np.float32)
     total, square = float(density.sum(dtype=np.float64)), float((density.astype(np.float64) ** 2).sum())
-    return Start(density, smooth, last, total**2 / square)
+    window = _window(density)
+    inside_window = conventions.chebyshev_from_centre_px(shells.box_size_px) < window // 2 - WINDOW_MARGIN_PX
+    return Start(np.where(inside_window, density, 0), smooth, last, total**2 / square, window)
+
+
+def _window(density: Map) -> int:
+    """The smallest fast central box that holds all but stray specks of the density, and a margin."""
+    distance = conventions.chebyshev_from_centre_px(density.shape[0]).ravel()
+    held = np.cumsum(np.bincount(distance, weights=density.ravel()))
+    extent = int(np.searchsorted(held, WINDOW_SHARE * held[-1]))
+    return int(min(fast_even_size(2 * (extent + 1 + WINDOW_MARGIN_PX)), density.shape[0]))
 
 
 def choose_n_gaussians(start: Start) -> int:
@@ -73,9 +86,9 @@ def choose_n_gaussians(start: Start) -> int:
 
 
 def choose_coarse_box(start: Start) -> int:
-    """The box of a fit's first steps: just fine enough for what the start map shows."""
-    n = start.density.shape[0]
-    return int(min(fast_even_size(2.2 * (start.last_shell + 1)), n))
+    """The box of a fit's first steps, as extended as its window: just fine enough for what the start map shows."""
+    share = start.window_px / start.density.shape[0]
+    return int(min(fast_even_size(2.2 * (start.last_shell + 1) * share), start.window_px))
 
 
 def place_gaussians(density: Map, n_gaussians: int, generator: np.random.Generator) -> Gaussians:

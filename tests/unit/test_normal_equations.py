@@ -140,6 +140,16 @@ def test_cropping_keeps_the_likelihood_of_a_coarse_map(batch: FourierBatch) -> N
     assert abs(np.vdot(small, cropped.apply(small)) / np.vdot(fine, full.apply(fine)) - 1) < 0.02
 
 
+def test_a_window_keeps_the_likelihood_of_maps_inside_it(batch: FourierBatch) -> None:
+    equations = accumulate(batch, noise_power())
+    small = np.random.default_rng(6).normal(size=(10, 10, 10)).astype(np.float32)
+    padded = np.pad(small, 3)
+    loss, gradient = Operator(equations, 1).loss_and_gradient(padded)
+    window_loss, window_gradient = Operator(equations.window(10), 1).loss_and_gradient(small)
+    assert abs(window_loss - loss) < 1e-4 * abs(loss)
+    assert relative_error(window_gradient, gradient[3:-3, 3:-3, 3:-3]) < 1e-4
+
+
 def test_saved_equations_come_back(batch: FourierBatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     equations = accumulate(batch, noise_power())
     equations.save(tmp_path / "half1.npz")

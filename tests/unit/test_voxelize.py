@@ -38,7 +38,13 @@ def test_oracle_is_a_normalised_gaussian() -> None:
     angle = np.radians(40.0)
     quaternion = torch.tensor([[np.cos(angle / 2), 0, 0, np.sin(angle / 2)]], dtype=torch.float64)  # about z
     volume = voxelize(
-        centre, scales.log(), quaternion, torch.tensor([3.0], dtype=torch.float64), 40, cutoff_sigmas=8, engine="reference"
+        centre,
+        scales.log(),
+        quaternion,
+        torch.tensor([3.0], dtype=torch.float64),
+        40,
+        cutoff_sigmas=8,
+        engine="reference",
     ).numpy()
     axis = np.arange(40) - 20
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
