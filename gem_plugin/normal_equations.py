@@ -10,6 +10,7 @@ and T is the convolution with t, done exactly by FFTs on a doubled box (Wang, Sh
 arXiv 1307.5824, section 4). Sums add, so parts of a half set combine by addition.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ class Accumulator:
     ----------
     plane : the Fourier points of an image that are used
     noise_power : [points] variance of the noise at those points
-    n_threads : threads for spreading and FFTs
+    n_threads : threads of the FFTs; b and T are spread side by side, one thread each
     """
 
     def __init__(self, plane: conventions.HalfPlane, noise_power: NDArray[np.float32], n_threads: int) -> None:
@@ -122,14 +123,20 @@ class Accumulator:
         self._weight = (2 * plane.weight / noise_power).astype(np.float32)
         self._right_side = SpreadingGrid(plane.box_size_px, n_threads)
         self._kernel = SpreadingGrid(2 * plane.box_size_px, n_threads)
+        self._n_threads = n_threads
         self._n_particles = 0
 
     def add(self, batch: FourierBatch) -> None:
         """Add some particles."""
         points = batch.points.reshape(3, -1) * np.float32(2 * np.pi / self._plane.box_size_px)
         weighted_ctf = batch.ctf * self._weight
-        self._right_side.add(points, (weighted_ctf * batch.observed).ravel())
-        self._kernel.add(points, (weighted_ctf * batch.ctf).ravel().astype(np.complex64))
+        jobs = [
+            lambda: self._right_side.add(points, (weighted_ctf * batch.observed).ravel()),
+            lambda: self._kernel.add(points, (weighted_ctf * batch.ctf).ravel().astype(np.complex64)),
+        ]
+        with ThreadPoolExecutor(max_workers=min(self._n_threads, len(jobs))) as pool:
+            for job in [pool.submit(job) for job in jobs]:
+                job.result()
         self._n_particles += len(batch.indices)
 
     def finish(self) -> NormalEquations:

@@ -1,6 +1,6 @@
 """The adjoint non-uniform FFT, accumulated over many batches of points and transformed once.
 
-finufft spreads a batch onto the fine grid (its kernel, its threads); the grids of all batches are added,
+finufft spreads a batch onto the fine grid; the grids of all batches are added,
 and one FFT and one deconvolution at the end give f(r) = sum_j c_j exp(+2 pi i k_j . r / n) for voxels r.
 """
 
@@ -36,7 +36,7 @@ class SpreadingGrid:
     Parameters
     ----------
     n_modes : voxels of the result on each axis, even
-    n_threads : threads that finufft and the FFT may use
+    n_threads : threads of the FFT; the spreading takes one, so that a run can be repeated bit by bit
     """
 
     def __init__(self, n_modes: int, n_threads: int) -> None:
@@ -51,7 +51,7 @@ class SpreadingGrid:
             dtype="complex64",
             spreadinterponly=1,
             upsampfac=UPSAMPLING,
-            nthreads=n_threads,
+            nthreads=1,  # several threads add up in whatever order they finish: results would differ run by run
         )
         self._grid = np.zeros((self.size,) * 3, dtype=np.complex64)
         self._batch = np.empty_like(self._grid)

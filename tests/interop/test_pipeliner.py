@@ -104,12 +104,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 @pytest.fixture(scope="module")
 def jobs(pipeline: Pipeline) -> Jobs:
     """Run our job twice, and on its half maps RELION's own."""
-    options = f"in_part == {PARTICLES};in_mask == {MASK};nr_threads == 1"
+    options = f"in_part == {PARTICLES};in_mask == {MASK};nr_threads == 2"
     from_star = pipeline.add_and_run(
         "--addJobFromStar", str(TEMPLATES / "job_relion31.star"), "--addJobOptions", options
     )
     words = f"fn_exe == relion_gem;in_part == {CHANGED_PARTICLES};in_3dref == truth.mrc;in_mask == {MASK};"
-    words += "param1_label == seed;param1_value == 0;param2_label == verbose;nr_threads == 1"
+    words += "param1_label == seed;param1_value == 0;param2_label == verbose;nr_threads == 2"
     from_options = pipeline.add_and_run("--addJob", "External", "--addJobOptions", words)
     half_map = f"{from_star}run_half1_class001_unfil.mrc"
     words = (

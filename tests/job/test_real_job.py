@@ -44,7 +44,7 @@ def run_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Result]:
         project.write()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(directory)
-            assert main(["--o", "External/job012/", "--in_parts", project.table, "--j", "1"]) == 0
+            assert main(["--o", "External/job012/", "--in_parts", project.table, "--j", "2"]) == 0
         return Result(directory / "External/job012", project.truth)
 
     return run

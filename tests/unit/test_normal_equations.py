@@ -160,3 +160,16 @@ def test_saved_equations_come_back(batch: FourierBatch, tmp_path) -> None:  # ty
     (tmp_path / "other.npz").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"other\.npz"):
         NormalEquations.load(tmp_path / "other.npz")
+
+
+def test_two_threads_repeat_themselves_bit_by_bit(batch: FourierBatch) -> None:
+    def once() -> NormalEquations:
+        accumulator = Accumulator(conventions.half_plane(N, N / 2 - 0.5), noise_power(), n_threads=2)
+        accumulator.add(batch)
+        return accumulator.finish()
+
+    first = once()
+    for _ in range(5):
+        again = once()
+        np.testing.assert_array_equal(again.right_side, first.right_side)
+        np.testing.assert_array_equal(again.spectrum, first.spectrum)
