@@ -60,7 +60,7 @@ def reconstruct(
     InputError, OptionError, JobAborted
     """
     engine, _ = resolve_engine(config.engine)
-    _set_threads(n_threads)
+    _set_threads(n_threads, engine)
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
     run = Run(config, engine, n_threads, plane, radius_px, messages)
@@ -88,9 +88,10 @@ def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conve
     return conventions.half_plane(n, k_max), diameter_px / 2
 
 
-def _set_threads(n_threads: int) -> None:
+def _set_threads(n_threads: int, engine: str) -> None:
     numba.set_num_threads(min(n_threads, numba.get_num_threads()))
-    torch.set_num_threads(max(min(n_threads, os.cpu_count() or 1), 1))
+    # torch holds a few numbers a Gaussian: on the CPU engine more threads only wait for each other
+    torch.set_num_threads(min(n_threads, os.cpu_count() or 1) if engine == "reference" else 1)
 
 
 def _combine(
