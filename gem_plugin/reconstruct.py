@@ -19,7 +19,7 @@ from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
-from gem_plugin.ops import resolve_engine
+from gem_plugin.ops import resolve_engine, voxelize
 from gem_plugin.plan import Plan, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
@@ -64,6 +64,7 @@ def reconstruct(
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
     run = Run(config, engine, n_threads, plane, radius_px, messages)
+    _compile_engine(engine, messages)
     halves = (process_half(particles, 1, run), process_half(particles, 2, run))
     return _combine(particles, halves, run, mask, reference, messages)
 
@@ -92,6 +93,16 @@ def _set_threads(n_threads: int, engine: str) -> None:
     numba.set_num_threads(min(n_threads, numba.get_num_threads()))
     # torch holds a few numbers a Gaussian: on the CPU engine more threads only wait for each other
     torch.set_num_threads(min(n_threads, os.cpu_count() or 1) if engine == "reference" else 1)
+
+
+def _compile_engine(engine: str, monitor: Monitor) -> None:
+    """Compile the CPU engine's kernels by a first use; Numba keeps them for later runs."""
+    if engine != "cpu":
+        return
+    monitor.stage("Preparing the CPU engine (compiled once)", 1, "steps")
+    one = torch.zeros(1, 3, requires_grad=True)
+    voxelize(one, torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1), 8).sum().backward()  # type: ignore[no-untyped-call]
+    monitor.advance(1)
 
 
 def _combine(
