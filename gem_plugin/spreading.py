@@ -81,16 +81,15 @@ class SpreadingGrid:
 
     def result(self) -> Complex:
         """The sums at voxels -n/2 ... n/2 - 1 on each axis, [n, n, n] z, y, x. The grid is spent."""
-        values = fft.ifftshift(self._grid)
+        half = self.n_modes // 2
+        values = self._grid
         del self._grid, self._batch
-        start = self.size // 2 - self.n_modes // 2
-        keep = slice(start, start + self.n_modes)
+        # the grid's origin is its middle cell: that turns the sign of every other voxel
+        factor = (1 - 2 * (np.arange(-half, half) % 2)) / self._profile
         for axis in range(3):  # crop after each axis: the later passes touch less
             values = fft.ifft(values, axis=axis, norm="forward", workers=self.n_threads, overwrite_x=True)
-            index: list[slice] = [slice(None)] * 3
-            index[axis] = keep
+            wanted = np.arange(-half, half) % self.size
             shape = [1, 1, 1]
             shape[axis] = self.n_modes
-            values = fft.fftshift(values, axes=axis)[tuple(index)]
-            values = values / self._profile.reshape(shape).astype(np.float32)
+            values = np.take(values, wanted, axis=axis) * factor.reshape(shape).astype(np.float32)
         return np.asarray(values, dtype=np.complex64)
