@@ -6,8 +6,9 @@
 * a 30S ribosomal subunit (PDB 1XNR), box 160, 1.5 A/px;
 
 runs both programs on them and scores both under one mask made from the truth. The printed resolution is judged against
-the truth's, and RELION's PostProcess runs on our calibrated pair. ``--honesty`` adds a set so
-faint that the resolution is far from Nyquist, ten sets of pure noise, and the same ten with signal. Writes ``results/quality.json`` (and ``honesty.json``), exits 1 if a target is missed.
+the truth's, and RELION's PostProcess runs on our calibrated pair. ``--honesty`` adds a set so faint that the
+resolution is far from Nyquist, ten sets of pure noise, and the same ten with signal. Writes ``results/quality.json``
+(and ``honesty.json``), exits 1 if a target is missed.
 """
 
 import argparse
