@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import time
@@ -38,5 +39,18 @@ def write_results(name: str, figures: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"benchmark": name, "date": time.strftime("%Y-%m-%d"), "machine": describe_machine(), **figures}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(_portable(content), indent=2, allow_nan=False) + "\n")
     return path
+
+
+def _portable(value: Any) -> Any:
+    """Four digits; what JSON does not know: nan (a curve that does not cross) as null, infinity as a word."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return float(f"{value:.4g}") if math.isfinite(value) else "infinity"
+    return value

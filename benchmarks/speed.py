@@ -7,6 +7,7 @@ accumulated in a second. Kernels are compiled before anything is timed; each tim
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout
 
 from gem_plugin import conventions
 from gem_plugin.dataset import fourier_batch
+from gem_plugin.half import POINTS_PER_BATCH
 from gem_plugin.io.particles import OpticsGroup
 from gem_plugin.normal_equations import Accumulator
 from gem_plugin.ops.voxelize import voxelize
@@ -32,8 +34,6 @@ SMALLEST_SPEEDUP = 30.0
 COMPARED = (48, 256)  # box, Gaussians: the dense reference needs memory for box^3 x Gaussians
 REALISTIC = (96, 6000)
 ACCUMULATED_BOXES = (64, 96, 128)
-N_PARTICLES = 400
-BATCH = 100
 Parameters = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -55,12 +55,14 @@ def gaussians(box_size_px: int, n: int) -> Parameters:
 def best_seconds(action: Callable[[], object], repeats: int) -> float:
     """Return the shortest of some runs, after one that is not counted."""
     action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(seconds_of(action) for _ in range(repeats))
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Time one run."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def time_voxelize(box_size_px: int, n: int, engine: str, repeats: int) -> dict[str, float]:
@@ -71,11 +73,10 @@ def time_voxelize(box_size_px: int, n: int, engine: str, repeats: int) -> dict[s
     def forward() -> torch.Tensor:
         return voxelize(*parameters, box_size_px, engine=engine)
 
-    def both() -> None:
-        torch.autograd.backward(forward(), grad_tensors=weights)
-
     forward_seconds = best_seconds(forward, repeats)
-    return {"forward": forward_seconds, "backward": best_seconds(both, repeats) - forward_seconds}
+    volumes = (forward() for _ in range(repeats + 1))
+    backward_seconds = [seconds_of(functools.partial(torch.autograd.backward, v, weights)) for v in volumes]
+    return {"forward": forward_seconds, "backward": min(backward_seconds[1:])}
 
 
 def compare_engines() -> dict[str, Any]:
@@ -107,17 +108,17 @@ def compare_engines() -> dict[str, Any]:
 
 def accumulation_rate(box_size_px: int, n_threads: int) -> float:
     """Particles a second from images in memory to the sums of (b, T), all Fourier points to Nyquist."""
-    optics = OpticsGroup("optics", 1.5, box_size_px, 300.0, 2.7, 0.1)
-    particles = random_particles(N_PARTICLES, optics, seed=1)
-    images = np.random.default_rng(2).normal(size=(BATCH, box_size_px, box_size_px)).astype(np.float32)
     plane = conventions.half_plane(box_size_px, box_size_px / 2)
+    batch = POINTS_PER_BATCH // len(plane.kx)
+    optics = OpticsGroup("optics", 1.5, box_size_px, 300.0, 2.7, 0.1)
+    particles = random_particles(batch, optics, seed=1)
+    images = np.random.default_rng(2).normal(size=(batch, box_size_px, box_size_px)).astype(np.float32)
     accumulator = Accumulator(plane, np.ones(len(plane.kx), dtype=np.float32), n_threads)
 
     def accumulate() -> None:
-        for start in range(0, N_PARTICLES, BATCH):
-            accumulator.add(fourier_batch(particles, images, np.arange(start, start + BATCH), plane))
+        accumulator.add(fourier_batch(particles, images, np.arange(batch), plane))
 
-    return N_PARTICLES / best_seconds(accumulate, repeats=2)
+    return batch / best_seconds(accumulate, repeats=3)
 
 
 def main() -> None:
