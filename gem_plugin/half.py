@@ -31,6 +31,7 @@ from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
 Map = NDArray[np.floating[Any]]
 
 SCHEDULE_STEPS = 100
+LARGEST_EXACT_ORDER = 24  # a mean over a larger group in every iteration would take longer than all else
 POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
 
 
@@ -137,7 +138,9 @@ def _accumulate(
             run.monitor.advance(done)
     plain = tuple(solve_model_free(equations, run.radius_px, run.n_threads) for equations in sums)
     run.monitor.advance(done)
-    first, second = (symmetrise(volume, run.group, run.n_threads) for volume in plain)
+    if run.group.order == 1:
+        return QuarterSets((sums[0], sums[1]), (plain[0], plain[1]), noise)
+    first, second = (_model_free(equations, run) for equations in sums)
     run.monitor.advance(done)
     sphere = support_sphere(run.plane.box_size_px, run.radius_px)
     agreement = symmetry_agreement((plain[0], plain[1]), (first, second), sphere)
@@ -150,6 +153,9 @@ def _accumulate(
 
 
 def _model_free(equations: NormalEquations, run: Run) -> Map:
+    """A model-free map with the particle's symmetry: the exact solution, or a mean where that costs too much."""
+    if run.group.order <= LARGEST_EXACT_ORDER:
+        return solve_model_free(equations, run.radius_px, run.n_threads, run.group)
     return symmetrise(solve_model_free(equations, run.radius_px, run.n_threads), run.group, run.n_threads)
 
 

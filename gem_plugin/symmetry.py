@@ -43,6 +43,9 @@ class PointGroup:
         return len(self.operators)
 
 
+NO_SYMMETRY = PointGroup("C1", np.eye(3)[None])
+
+
 def point_group(name: str) -> PointGroup:
     """The group of a name as RELION spells it, any case.
 
@@ -92,14 +95,14 @@ def symmetrise(volume: Map, group: PointGroup, n_threads: int) -> Map:
     if group.order == 1:
         return volume
     n = volume.shape[0]
-    series = fft.fftshift(fft.fftn(fft.ifftshift(volume.astype(np.float64)))) / n**3
+    series = fft.fftshift(fft.fftn(fft.ifftshift(volume), workers=n_threads)).astype(np.complex64) / n**3
     series[0] = series[:, 0] = series[:, :, 0] = 0  # the Nyquist planes have no partner on the other side
     inside = conventions.radius_from_centre_px(n) < n / 2
     zyx = np.argwhere(inside) - n // 2
     xyz = zyx[:, ::-1].T * (2 * np.pi / n)
     total = np.zeros(len(zyx))
     for operator in group.operators:
-        x, y, z = np.ascontiguousarray(operator @ xyz)
+        x, y, z = np.ascontiguousarray(operator @ xyz, dtype=np.float32)
         total += finufft.nufft3d2(z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads).real
     mean = np.zeros(volume.shape, dtype=np.float32)
     mean[inside] = total / group.order
