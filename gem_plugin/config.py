@@ -45,6 +45,9 @@ class ReconstructionConfig(BaseModel):
         Field(description="auto: the fastest that works here; cpu: Numba; reference: slow, float64"),
     ] = "auto"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random choice")] = 0
+    sym: Annotated[
+        str, Field(max_length=5, description="point group in RELION's orientation: C1, C4, D2, T, O, I1 ... I4")
+    ] = "C1"
     class_number: Annotated[
         int, Field(alias="class", ge=0, le=10_000, description="use only particles with this rlnClassNumber; 0 = all")
     ] = 0

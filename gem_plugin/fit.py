@@ -13,6 +13,8 @@ from gem_plugin.errors import GemError
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.normal_equations import NormalEquations, Operator
 from gem_plugin.ops import voxelize
+from gem_plugin.ops.replicate import replicate
+from gem_plugin.symmetry import point_group
 
 Map = NDArray[np.floating[Any]]
 OnStep = Callable[["FitState"], None]
@@ -64,6 +66,7 @@ class GaussianFit:
     ) -> None:
         self.settings = settings
         self._engine = engine
+        self._group = point_group(start.symmetry)
         self._full_box = equations.box_size_px
         self._reach_px = max(equations.box_size_px // 2 - EDGE_PX, 1.0)
         coarse = settings.coarse_box_size_px or equations.box_size_px
@@ -99,6 +102,7 @@ class GaussianFit:
                 self._log_scales.float().numpy().copy(),
                 torch.nn.functional.normalize(self._quaternions, dim=1).float().numpy().copy(),
                 self._amplitudes().float().numpy().copy(),
+                self._group.name,
             )
 
     def run(self, on_step: OnStep) -> Gaussians:
@@ -115,14 +119,14 @@ class GaussianFit:
 
     def _volume(self, box_size_px: int) -> torch.Tensor:
         ratio = box_size_px / self._full_box
-        return voxelize(
+        whole = replicate(
             self._centres * ratio,
             self._log_scales + math.log(ratio),
             self._quaternions,
             self._amplitudes(),
-            box_size_px,
-            engine=self._engine,
+            self._group.operators,
         )
+        return voxelize(*whole, box_size_px, engine=self._engine)
 
     def _match_greyscale(self) -> None:
         """Scale all amplitudes to the data: the one linear least-squares step that is free."""
@@ -155,14 +159,14 @@ class GaussianFit:
 
 
 def gaussian_map(gaussians: Gaussians, box_size_px: int, *, engine: str) -> Map:
-    """The map that Gaussians make, [n, n, n]."""
+    """The map that Gaussians and their symmetry mates make, [n, n, n]."""
     with torch.no_grad():
-        volume = voxelize(
+        whole = replicate(
             torch.from_numpy(gaussians.centres_px),
             torch.from_numpy(gaussians.log_scales),
             torch.from_numpy(gaussians.quaternions),
             torch.from_numpy(gaussians.amplitudes),
-            box_size_px,
-            engine=engine,
+            point_group(gaussians.symmetry).operators,
         )
+        volume = voxelize(*whole, box_size_px, engine=engine)
     return np.asarray(volume.numpy(), dtype=np.float32)

@@ -155,6 +155,7 @@ def resolution_curve(
     *,
     last_shell: int,
     half_sets_are_refined: bool,
+    symmetry_order: int = 1,
 ) -> ResolutionCurve:
     """The honest curve, its error bar and the one resolution that may be stated.
 
@@ -165,11 +166,12 @@ def resolution_curve(
         drawn round noise makes the lowest shells of any two maps correlate
     last_shell : last shell that holds data
     half_sets_are_refined : False when the poses were not refined in separate halves
+    symmetry_order : of the group over which all maps were averaged: so many coefficients are copies of each other
     """
     halves = mask_halves(gaussian_maps, model_free_maps, mask)
     shells = halves.shells
     (g1, g2), (v1, v2) = halves.gaussian, halves.model_free
-    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(mask)
+    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(mask) / symmetry_order
     bands = lay_out_bands(n_shell, last_shell)
     p11, p22, p12 = shells.power(v1), shells.power(v2), shells.cross_power(v1, v2)
     n_band = bands.sum(n_shell)
@@ -178,7 +180,7 @@ def resolution_curve(
     model_free_fsc = correlation(powers.signal, bands.sum(p11), bands.sum(p22))
     above = (model_free_fsc > SIGNIFICANCE / np.sqrt(n_band)) & (n_band >= LEAST_INDEPENDENT) & np.isfinite(c)
     measurable = np.logical_and.accumulate(above)
-    if not _has_signal_under(sphere, model_free_maps, last_shell):
+    if not _has_signal_under(sphere, model_free_maps, last_shell, symmetry_order):
         measurable[:] = False
     resolution_of_shell = shell_resolutions_in_angstroms(shells.box_size_px, pixel_size_in_angstroms)
     edge = shells.box_size_px * pixel_size_in_angstroms
@@ -204,10 +206,10 @@ def resolution_curve(
     )
 
 
-def _has_signal_under(sphere: Map, model_free_maps: tuple[Map, Map], last_shell: int) -> bool:
+def _has_signal_under(sphere: Map, model_free_maps: tuple[Map, Map], last_shell: int, symmetry_order: int) -> bool:
     shells = Shells(sphere.shape[0])
     v1, v2 = (masked_transform(shells, volume, sphere) for volume in model_free_maps)
-    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(sphere)
+    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(sphere) / symmetry_order
     bands = lay_out_bands(n_shell, last_shell)
     fsc = correlation(bands.sum(shells.cross_power(v1, v2)), bands.sum(shells.power(v1)), bands.sum(shells.power(v2)))
     return bool(fsc[0] > SIGNIFICANCE / np.sqrt(bands.sum(n_shell)[0]))

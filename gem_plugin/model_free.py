@@ -12,6 +12,7 @@ from scipy import fft
 
 from gem_plugin import conventions
 from gem_plugin.normal_equations import NormalEquations, Operator
+from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, symmetrise
 
 Map = NDArray[np.floating[Any]]
 
@@ -42,13 +43,19 @@ def sampling_weight(equations: NormalEquations) -> Map:
     return np.asarray(np.maximum(weight, 0), dtype=np.float32)
 
 
-def solve_model_free(equations: NormalEquations, radius_px: float, n_threads: int) -> Map:
-    """Solve (T + ridge) v = b within the support sphere by preconditioned conjugate gradients.
+def solve_model_free(
+    equations: NormalEquations, radius_px: float, n_threads: int, group: PointGroup = NO_SYMMETRY
+) -> Map:
+    """Solve (T + ridge) v = b within the support sphere, and within the maps of a point group.
+
+    For a group the least-squares map among those that have its symmetry is found, which is what adding every particle
+    in all its symmetric poses would give (RELION's way), at the price of a mean over the group an iteration.
 
     Parameters
     ----------
     radius_px : radius of the sphere outside which the map is zero
     n_threads : threads of the FFTs
+    group : the particle's symmetry
 
     Returns
     -------
@@ -64,6 +71,10 @@ def solve_model_free(equations: NormalEquations, radius_px: float, n_threads: in
     shell_mean[last + 1 :] = shell_mean[last]  # corners of the box beyond the data: nothing may grow there
     if not shell_mean.any():  # no data
         return np.zeros((n, n, n), dtype=np.float32)
+    if (
+        group.order > 1
+    ):  # what is left of the sampling's unevenness, averaging evens out; a radial weight commutes with it
+        weight = shell_mean[shell].astype(np.float32)
     ridge = np.float32(RIDGE) * shell_mean[shell].astype(np.float32)
     outside = shell > last
     ridge[outside] = shell_mean[last]
@@ -73,16 +84,19 @@ def solve_model_free(equations: NormalEquations, radius_px: float, n_threads: in
         transform = fft.rfftn(fft.ifftshift(volume), workers=n_threads) * response
         return np.asarray(fft.fftshift(fft.irfftn(transform, s=volume.shape, workers=n_threads)), dtype=np.float32)
 
+    def project(volume: Map) -> Map:
+        return symmetrise(sphere * volume, group, n_threads)
+
     def apply(volume: Map) -> Map:
         inside = sphere * volume
-        return sphere * (operator.apply(inside) + filtered(inside, ridge))
+        return project(operator.apply(inside) + filtered(inside, ridge))
 
     inverse = 1 / np.maximum(weight + ridge, 1e-6 * float(shell_mean.max()))
 
     def precondition(volume: Map) -> Map:
         return sphere * filtered(sphere * volume, inverse)
 
-    return sphere * _conjugate_gradients(apply, precondition, sphere * equations.right_side)
+    return sphere * _conjugate_gradients(apply, precondition, project(equations.right_side))
 
 
 def _conjugate_gradients(apply, precondition, right_side: Map) -> Map:  # type: ignore[no-untyped-def]

@@ -23,6 +23,7 @@ from gem_plugin.ops import resolve_engine, voxelize
 from gem_plugin.plan import Plan, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
+from gem_plugin.symmetry import point_group
 
 Map = NDArray[np.floating[Any]]
 
@@ -34,6 +35,7 @@ MASK_LOWPASS_SHELLS = 8.0  # a mask follows the particle's outline, not its deta
 def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) -> Plan:
     """What would be run, and the memory, disk and time it would take."""
     engine, reason = resolve_engine(config.engine)
+    point_group(config.sym)
     plane, radius_px = _geometry(particles, config)
     return make_plan(particles, config, plane, radius_px, engine, reason, n_threads)
 
@@ -63,7 +65,7 @@ def reconstruct(
     _set_threads(n_threads, engine)
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
-    run = Run(config, engine, n_threads, plane, radius_px, messages)
+    run = Run(config, engine, n_threads, plane, radius_px, point_group(config.sym), messages)
     _compile_engine(engine, messages)
     halves = (process_half(particles, 1, run), process_half(particles, 2, run))
     return _combine(particles, halves, run, mask, reference, messages)
@@ -136,6 +138,7 @@ def _combine(
         particles.optics.pixel_size_in_angstroms,
         last_shell=min(int(run.plane.radius.max()), shells.last),
         half_sets_are_refined=particles.half_sets_are_refined,
+        symmetry_order=run.group.order,
     )
     run.monitor.advance(2)
     pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve)
@@ -165,7 +168,9 @@ def _settings(
         "images used up to": f"{1 / finest:.4f} 1/Angstrom",
         "particle diameter": f"{2 * run.radius_px * pixel:.1f} Angstrom",
         "engine": resolve_engine(run.config.engine)[1],
-        "Gaussians": f"{len(halves[0].gaussians)} + {len(halves[1].gaussians)}",
+        "symmetry": run.group.name,
+        "Gaussians": f"{len(halves[0].gaussians)} + {len(halves[1].gaussians)}"
+        + (" of one asymmetric unit" if run.group.order > 1 else ""),
         "steps": f"{len(halves[0].history.step)} + {len(halves[1].history.step)}",
         "mask": mask_origin,
         "seed": str(run.config.seed),

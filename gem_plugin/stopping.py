@@ -35,13 +35,14 @@ class HeldOutScore:
     fitted, held_out : model-free maps of A and B, [n, n, n]
     mask : [n, n, n], made from this half alone
     last_shell : last shell that holds data
+    symmetry_order : of the group over which the maps were averaged
     """
 
-    def __init__(self, fitted: Map, held_out: Map, mask: Map, last_shell: int) -> None:
+    def __init__(self, fitted: Map, held_out: Map, mask: Map, last_shell: int, symmetry_order: int = 1) -> None:
         self._mask = mask
         self._shells = Shells(mask.shape[0])
         a, b = (self._shells.transform(volume * mask) for volume in (fitted, held_out))
-        n_shell = self._shells.n_coefficients / 2 * masks.independent_fraction(mask)
+        n_shell = self._shells.n_coefficients / 2 * masks.independent_fraction(mask) / symmetry_order
         self._bands = lay_out_bands(n_shell, last_shell)
         cross = self._bands.sum(self._shells.cross_power(a, b))
         power = np.sqrt(self._bands.sum(self._shells.power(a)) * self._bands.sum(self._shells.power(b)))

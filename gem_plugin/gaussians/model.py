@@ -19,6 +19,7 @@ class Gaussians:
     log_scales: NDArray[np.float32]  # [N, 3] natural logarithm of s in pixels
     quaternions: NDArray[np.float32]  # [N, 4] w, x, y, z, normalised
     amplitudes: NDArray[np.float32]  # [N] integral of the Gaussian, greyscale x voxels
+    symmetry: str = "C1"  # the N Gaussians are those of one asymmetric unit of this point group
 
     def __len__(self) -> int:
         return len(self.amplitudes)

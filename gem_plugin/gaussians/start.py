@@ -91,14 +91,17 @@ def choose_coarse_box(start: Start) -> int:
     return int(min(fast_even_size(2.2 * (start.last_shell + 1) * share), start.window_px))
 
 
-def place_gaussians(density: Map, n_gaussians: int, generator: np.random.Generator) -> Gaussians:
+def place_gaussians(
+    density: Map, n_gaussians: int, generator: np.random.Generator, symmetry: str = "C1", order: int = 1
+) -> Gaussians:
     """Round Gaussians of equal amplitude, as dense as the density; a stratified random draw.
 
     Parameters
     ----------
     density : [n, n, n] >= 0, not all 0
-    n_gaussians : >= 1
+    n_gaussians : >= 1, of one asymmetric unit
     generator : the half's own
+    symmetry, order : the point group of the density and its order; Gaussians may lie in any asymmetric unit
     """
     n = density.shape[0]
     cumulative = np.cumsum(density.ravel(), dtype=np.float64)
@@ -112,5 +115,6 @@ def place_gaussians(density: Map, n_gaussians: int, generator: np.random.Generat
         centres.astype(np.float32),
         np.full((n_gaussians, 3), math.log(START_SCALE_PX), dtype=np.float32),
         quaternions.astype(np.float32),
-        np.full(n_gaussians, cumulative[-1] / n_gaussians, dtype=np.float32),
+        np.full(n_gaussians, cumulative[-1] / n_gaussians / order, dtype=np.float32),
+        symmetry,
     )

@@ -8,7 +8,7 @@ from gem_plugin.errors import InputError
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.atomic import replacing
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_gaussians(path: Path, gaussians: Gaussians, *, box_size_px: int, pixel_size_in_angstroms: float) -> None:
@@ -27,6 +27,7 @@ def save_gaussians(path: Path, gaussians: Gaussians, *, box_size_px: int, pixel_
             log_scales=gaussians.log_scales,
             quaternions=gaussians.quaternions,
             amplitudes=gaussians.amplitudes,
+            symmetry=gaussians.symmetry,
             box_size_px=box_size_px,
             pixel_size_in_angstroms=pixel_size_in_angstroms,
         )
@@ -50,7 +51,11 @@ def load_gaussians(path: Path) -> tuple[Gaussians, int, float]:
                 found = int(arrays["format"])
                 raise InputError(f"{path} has format {found}, expected {FORMAT}: was it made by a newer version?")
             gaussians = Gaussians(
-                arrays["centres_px"], arrays["log_scales"], arrays["quaternions"], arrays["amplitudes"]
+                arrays["centres_px"],
+                arrays["log_scales"],
+                arrays["quaternions"],
+                arrays["amplitudes"],
+                str(arrays["symmetry"]),
             )
             return gaussians, int(arrays["box_size_px"]), float(arrays["pixel_size_in_angstroms"])
     except (OSError, KeyError, ValueError) as error:

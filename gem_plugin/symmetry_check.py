@@ -1,0 +1,49 @@
+"""Do the particles have the symmetry that was given? Asked of two maps that no symmetry shaped."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin import masks
+from gem_plugin.fsc import Shells, correlation
+from gem_plugin.honest import SIGNIFICANCE, lay_out_bands, masked_transform
+
+Map = NDArray[np.floating[Any]]
+
+LEAST_AGREEMENT = 0.8
+
+
+def symmetry_agreement(plain: tuple[Map, Map], averaged: tuple[Map, Map], sphere: Map) -> float | None:
+    """Share of the signal that averaging over the group keeps: 1 for the right group, less for a wrong one.
+
+    The signal's power in a band is the cross power of two independent maps, before and after averaging. The lowest
+    band says little (every particle is a blob there), so the share is the mean over the other bands that hold signal.
+
+    Parameters
+    ----------
+    plain, averaged : two independent model-free maps before and after averaging, [n, n, n]
+    sphere : [n, n, n] the particle sphere
+
+    Returns
+    -------
+    None where the plain maps do not agree beyond chance
+    """
+    shells = Shells(sphere.shape[0])
+    n_shell = shells.n_coefficients / 2 * masks.independent_fraction(sphere)
+    bands = lay_out_bands(n_shell, shells.last - 1)
+
+    def cross(pair: tuple[Map, Map]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        a, b = (masked_transform(shells, volume, sphere) for volume in pair)
+        power = bands.sum(shells.cross_power(a, b))
+        return power, correlation(power, bands.sum(shells.power(a)), bands.sum(shells.power(b)))
+
+    before, fsc = cross(plain)
+    after, _ = cross(averaged)
+    # a share is worth averaging only where its own error is small
+    used = np.logical_and.accumulate(fsc > 3 * SIGNIFICANCE / np.sqrt(bands.sum(n_shell)))
+    if not used.any():
+        return None
+    chosen = np.flatnonzero(used)
+    chosen = chosen[1:] if len(chosen) > 1 else chosen
+    return float(np.mean(after[chosen] / before[chosen]))
