@@ -2,12 +2,14 @@
 
 RELION computes the half-map FSC itself, and the pure Gaussian halves would give it a false one. The calibrated pair
 
-    H1 = G1 + A[U1],  U1 = M N + (1 - M) V1 / sqrt 2,      N = (V1 - V2) / 2,
-    H2 = G2 + A[U2],  U2 = -M N + (1 - M) V2 / sqrt 2,
+    H1 = G1 + A[M N] + W V1 / sqrt 2,      N = (V1 - V2) / 2,
+    H2 = G2 - A[M N] + W V2 / sqrt 2,
 
-adds the data's own noise with opposite signs inside the mask M, so the mean there stays (G1 + G2) / 2, and each half's
-own noise outside. The filter A(shell) >= 0 is chosen so that FSC(H1, H2) = C^2 / (2 - C^2), the half-map FSC of
-an unbiased map whose correlation with the truth is C.
+adds the data's own noise with opposite signs inside the mask M, so the mean there stays (G1 + G2) / 2, and well outside
+it, where W = (1 - M)^8 is not small, each half's own model-free solvent, as ordinary half maps have it. The filter
+A(shell) >= 0 is chosen so that FSC(H1, H2) under the mask is C^2 / (2 - C^2), the half-map FSC of an unbiased map
+whose correlation with the truth is C; 0 where C is not measurable, and everywhere if no resolution is claimed. Beyond
+the last shell that holds data there is no noise of the data's own: random numbers of the same power stand in for it.
 """
 
 from typing import Any
@@ -27,12 +29,16 @@ BISECTIONS = 40
 
 
 def target_fsc(curve: ResolutionCurve, n_shells: int) -> Floats:
-    """The half-map FSC that the stated curve means, [shells]: from C_full less its error, 0 where not measurable."""
-    lower = np.where(curve.is_measurable, curve.c_full - curve.c_full_standard_error, 0.0)
+    """The half-map FSC that the stated curve means, [shells]: from C_full less its error, 0 where nothing is stated."""
+    if curve.resolution_in_angstroms is None:
+        return np.zeros(n_shells)
+    lower = np.clip(np.where(curve.is_measurable, curve.c_full - curve.c_full_standard_error, 0.0), 0, 1)
     centres = (curve.first_shell + curve.last_shell) / 2
-    correlation_with_truth = np.interp(
-        np.arange(n_shells), [0, *centres], [1.0, *np.clip(lower, 0, 1)], right=float(np.clip(lower[-1], 0, 1))
-    )
+    shells = np.arange(n_shells)
+    correlation_with_truth = np.interp(shells, [0, *centres], [1.0, *lower])
+    data_end = curve.last_shell[-1]
+    if data_end < n_shells - 2:  # else the last shell is Nyquist, which is the band's own
+        correlation_with_truth[shells > data_end] = 0
     square = correlation_with_truth**2
     return np.asarray(square / (2 - square))
 
@@ -48,19 +54,33 @@ def calibrated_pair(
     curve : of the same maps under the same mask
     """
     shells = Shells(mask.shape[0])
-    v1, v2 = model_free_maps
-    difference = (v1 - v2) / 2
-    rest = (1 - mask) / np.float32(np.sqrt(2))
-    added = (mask * difference + rest * v1, -mask * difference + rest * v2)
+    v1, v2 = _with_noise_beyond_the_data(shells, model_free_maps, int(curve.last_shell[-1]))
+    outside = (1 - mask) ** 8 / np.float32(np.sqrt(2))
+    base = (gaussian_maps[0] + outside * v1, gaussian_maps[1] + outside * v2)
+    inside = mask * (v1 - v2) / 2
     target = target_fsc(curve, shells.last + 1)
     strength = np.ones(shells.last + 1)
-    pair = gaussian_maps
     for _ in range(ROUNDS):
-        noise = tuple(shells.filter(volume, strength) for volume in added)
-        strength = strength * _scale_to_target(shells, gaussian_maps, (noise[0], noise[1]), mask, target)
-    first, second = (g + shells.filter(u, strength) for g, u in zip(gaussian_maps, added, strict=True))
-    pair = (first.astype(np.float32), second.astype(np.float32))
-    return pair
+        noise = shells.filter(inside, strength)
+        strength = strength * _scale_to_target(shells, base, (noise, -noise), mask, target)
+    noise = shells.filter(inside, strength)
+    return (base[0] + noise).astype(np.float32), (base[1] - noise).astype(np.float32)
+
+
+def _with_noise_beyond_the_data(shells: Shells, maps: tuple[Map, Map], last_shell: int) -> tuple[Map, Map]:
+    """Give two maps noise in the shells beyond the data, as strong as their difference at the data's end."""
+    beyond = np.arange(shells.last + 1) > last_shell
+    if last_shell >= shells.last - 1:
+        return maps
+    end = slice(max(last_shell - 3, 1), last_shell + 1)
+    difference = shells.power(shells.transform(maps[0] - maps[1])) / 2
+    level = float(difference[end].sum() / shells.n_coefficients[end].sum())
+    generator = np.random.default_rng(0)
+    weight = np.where(beyond, np.sqrt(level / maps[0].size), 0.0)
+    first, second = (
+        volume + shells.filter(generator.standard_normal(volume.shape).astype(np.float32), weight) for volume in maps
+    )
+    return first, second
 
 
 def _scale_to_target(

@@ -47,6 +47,11 @@ class Run:
     group: PointGroup
     monitor: Monitor
 
+    @property
+    def last_shell(self) -> int:
+        """Last Fourier shell of the map that holds data."""
+        return min(int(self.plane.radius.max()), self.plane.box_size_px // 2)
+
 
 @dataclass(frozen=True)
 class QuarterSets:
@@ -136,7 +141,7 @@ def _accumulate(
                 run.monitor.advance(done)
             sums.append(accumulator.finish())
             run.monitor.advance(done)
-    plain = tuple(solve_model_free(equations, run.radius_px, run.n_threads) for equations in sums)
+    plain = tuple(_plain_map(equations, run) for equations in sums)
     run.monitor.advance(done)
     if run.group.order == 1:
         return QuarterSets((sums[0], sums[1]), (plain[0], plain[1]), noise)
@@ -155,8 +160,12 @@ def _accumulate(
 def _model_free(equations: NormalEquations, run: Run) -> Map:
     """A model-free map with the particle's symmetry: the exact solution, or a mean where that costs too much."""
     if run.group.order <= LARGEST_EXACT_ORDER:
-        return solve_model_free(equations, run.radius_px, run.n_threads, run.group)
-    return symmetrise(solve_model_free(equations, run.radius_px, run.n_threads), run.group, run.n_threads)
+        return solve_model_free(equations, run.radius_px, run.n_threads, run.group, run.last_shell)
+    return symmetrise(_plain_map(equations, run), run.group, run.n_threads)
+
+
+def _plain_map(equations: NormalEquations, run: Run) -> Map:
+    return solve_model_free(equations, run.radius_px, run.n_threads, last_shell=run.last_shell)
 
 
 def _plan_steps(
@@ -166,8 +175,7 @@ def _plan_steps(
     if run.config.steps:
         return StepPlan(run.config.steps, run.config.steps, None)
     mask = soft_mask(start.density, run.radius_px)
-    last_shell = int(run.plane.radius.max())
-    score = HeldOutScore(quarters.maps[0], quarters.maps[1], mask, last_shell, run.group.order)
+    score = HeldOutScore(quarters.maps[0], quarters.maps[1], mask, run.last_shell, run.group.order)
     choice = StepChoice([], [])
     if not score.is_meaningful:
         return StepPlan(choice.for_the_half(SCHEDULE_STEPS), SCHEDULE_STEPS, None)

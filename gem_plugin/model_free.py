@@ -44,7 +44,11 @@ def sampling_weight(equations: NormalEquations) -> Map:
 
 
 def solve_model_free(
-    equations: NormalEquations, radius_px: float, n_threads: int, group: PointGroup = NO_SYMMETRY
+    equations: NormalEquations,
+    radius_px: float,
+    n_threads: int,
+    group: PointGroup = NO_SYMMETRY,
+    last_shell: int | None = None,
 ) -> Map:
     """Solve (T + ridge) v = b within the support sphere, and within the maps of a point group.
 
@@ -56,6 +60,7 @@ def solve_model_free(
     radius_px : radius of the sphere outside which the map is zero
     n_threads : threads of the FFTs
     group : the particle's symmetry
+    last_shell : last shell that holds data, by default the last below Nyquist; beyond it the map is next to nothing
 
     Returns
     -------
@@ -67,7 +72,7 @@ def solve_model_free(
     shell = conventions.shell_indices(n)
     counts = np.bincount(shell.ravel())
     shell_mean = np.bincount(shell.ravel(), weights=weight.ravel()) / counts
-    last = n // 2 - 1
+    last = min(last_shell or n, n // 2 - 1)
     shell_mean[last + 1 :] = shell_mean[last]  # corners of the box beyond the data: nothing may grow there
     if not shell_mean.any():  # no data
         return np.zeros((n, n, n), dtype=np.float32)

@@ -136,7 +136,7 @@ def _combine(
         mask,
         support_sphere(box_size_px, radius_px),
         particles.optics.pixel_size_in_angstroms,
-        last_shell=min(int(run.plane.radius.max()), shells.last),
+        last_shell=run.last_shell,
         half_sets_are_refined=particles.half_sets_are_refined,
         symmetry_order=run.group.order,
     )
