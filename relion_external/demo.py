@@ -21,7 +21,7 @@ from gem_plugin.io.atomic import replacing
 from gem_plugin.io.maps import read_map, write_map
 from gem_plugin.io.particles import OpticsGroup, Particles, write_particles
 from gem_plugin.io.star import read_tables
-from relion_external import outputs
+from relion_external import file_names
 from relion_external.star import simple_block
 
 PARTICLE_TABLE = Path("Refine3D/job001/run_data.star")
@@ -191,13 +191,13 @@ def _run_job(project: Path, n_threads: int) -> int:
 def compare_with_truth(project: Path) -> Comparison:
     """Read the job's results back and correlate them with the simulated truth, shell by shell, under the job's mask."""
     job = project / JOB_DIRECTORY
-    mask = read_map(job / outputs.MASK).data
+    mask = read_map(job / file_names.MASK).data
     truth = read_map(project / TRUTH).data * mask
-    model_free = sum(read_map(job / name).data for name in outputs.MODEL_FREE_HALF_MAPS)
-    ours = _shell_correlation(read_map(job / outputs.COMBINED_MAP).data * mask, truth)
+    model_free = sum(read_map(job / name).data for name in file_names.MODEL_FREE_HALF_MAPS)
+    ours = _shell_correlation(read_map(job / file_names.COMBINED_MAP).data * mask, truth)
     without = _shell_correlation(np.asarray(model_free) * mask, truth)
     return Comparison(
-        stated=_stated_resolution(job / outputs.FSC),
+        stated=_stated_resolution(job / file_names.FSC),
         gaussian_resolution_in_angstroms=_crossing_in_angstroms(ours),
         model_free_resolution_in_angstroms=_crossing_in_angstroms(without),
         gaussian_mean_fsc=float(ours[1:].mean()),
@@ -244,8 +244,8 @@ What the job states, and what is true (correlation with the simulated molecule, 
   the same particles without Gaussians     {found.model_free_resolution_in_angstroms:.2f} A  (mean FSC {
         found.model_free_mean_fsc:.3f})
 
-  map      {project / JOB_DIRECTORY / outputs.COMBINED_MAP}
-  report   {project / JOB_DIRECTORY / outputs.REPORT}
+  map      {project / JOB_DIRECTORY / file_names.COMBINED_MAP}
+  report   {project / JOB_DIRECTORY / file_names.REPORT}
 
 To do the same in RELION: start it in your project, choose 'External', and give
   External executable   {_this_program()}

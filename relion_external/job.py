@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 from gem_plugin import __version__
 from gem_plugin.errors import GemError, JobAborted, OutputError
+from relion_external import file_names
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
 from relion_external.options import JobOptions, find_output_directory, help_text, parse_command_line
+from relion_external.ownership import ForeignDirectoryError, require_inputs_elsewhere, require_own_directory
 from relion_external.partial import partial_results, remove_partial_results
 
 _USAGE = f"""gem-external {__version__}: better maps from a finished RELION refinement
@@ -48,18 +50,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_job(argv: Sequence[str]) -> int:
-    """Run the job that the options ask for; whatever happens, exactly one exit marker stands in ``--o`` at the end."""
-    directory = find_output_directory(argv)
-    markers = None if directory is None else ExitMarkers(directory)
+    """Run the job that the options ask for; whatever happens, exactly one exit marker stands in ``--o`` at the end.
+
+    The one exception is a directory that is not ours: nothing changes there.
+    """
+    markers = None
     outcome = Outcome.FAILURE
     options = None
     try:
+        directory = find_output_directory(argv)
+        if directory is not None:
+            require_own_directory(directory)  # before anything else: not even a marker may be left in another's
+            markers = ExitMarkers(directory)
         options = parse_command_line(argv)
+        _require_safe_directory(options)
         markers = ExitMarkers(options.directory)
         outcome = _run_and_watch(options, argv, markers)
     except (JobAborted, KeyboardInterrupt) as error:
         outcome = Outcome.ABORTED
         _say(f"aborted: {error}")
+    except ForeignDirectoryError as error:
+        markers = None
+        _say(f"error: {error}")
     except BaseException as error:
         # The one boundary: every error of any kind becomes a sentence, a marker and an exit code.
         _explain(error, show_origin=options is not None and options.verbose)
@@ -67,6 +79,11 @@ def run_job(argv: Sequence[str]) -> int:
         outcome = _leave_marker(markers, outcome)
     _forget_closed_streams()
     return outcome.exit_code
+
+
+def _require_safe_directory(options: JobOptions) -> None:
+    require_own_directory(options.directory)
+    require_inputs_elsewhere(options)
 
 
 def _run_and_watch(options: JobOptions, argv: Sequence[str], markers: ExitMarkers) -> Outcome:
@@ -133,8 +150,8 @@ def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch:
         with markers.uninterrupted():
             outputs.move_into_place(folder, options.directory)
             monitor.note(reconstruction.curve.statement)
-            monitor.note(f"Map: {options.directory / outputs.COMBINED_MAP}")
-            monitor.note(f"Report: {options.directory / outputs.REPORT}")
+            monitor.note(f"Map: {options.directory / file_names.COMBINED_MAP}")
+            monitor.note(f"Report: {options.directory / file_names.REPORT}")
             return markers.finish(Outcome.SUCCESS)
 
 
@@ -143,6 +160,8 @@ def _check(argv: Sequence[str]) -> int:
     options = None
     try:
         options = parse_command_line(argv)
+        if options.output is not None:
+            _require_safe_directory(options)
         from relion_external.check import check
 
         print("\n".join(check(options)))

@@ -11,7 +11,6 @@ from typing import Literal
 
 from relion_external.star import loop_block
 
-FILE_NAME = "RELION_OUTPUT_NODES.star"
 RelionVersion = Literal["3.1", "4", "5"]
 
 

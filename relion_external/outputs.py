@@ -1,8 +1,7 @@
-"""The files of a job directory: what each is called, what it holds, and how all appear at once.
+"""The files of a job directory: what each holds, and how all appear at once.
 
 Everything is written into a hidden folder inside the job directory and moved into place when the last file is
-complete, so that a run that fails leaves the results of an earlier one as they were. No file name may hold the
-letters 'None': RELION takes them for a job without an alias and rewrites the path.
+complete, so that a run that fails leaves the results of an earlier one as they were.
 """
 
 import json
@@ -16,19 +15,21 @@ from gem_plugin.io.particles import Particles, write_particles
 from gem_plugin.reconstruction import Map, Reconstruction
 from gem_plugin.report import write_report
 from relion_external import nodes
+from relion_external.file_names import (
+    CALIBRATED_HALF_MAPS,
+    COMBINED_MAP,
+    FSC,
+    GAUSSIAN_HALF_MAPS,
+    GAUSSIANS,
+    MASK,
+    MODEL_FREE_HALF_MAPS,
+    NODES,
+    PARTICLES,
+    REPORT,
+    SETTINGS,
+)
 from relion_external.fsc_table import fsc_table
 from relion_external.nodes import Node, NodeType, RelionVersion
-
-COMBINED_MAP = "run_class001.mrc"
-CALIBRATED_HALF_MAPS = ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc")
-GAUSSIAN_HALF_MAPS = ("gem_half1.mrc", "gem_half2.mrc")
-MODEL_FREE_HALF_MAPS = ("model_free_half1.mrc", "model_free_half2.mrc")
-GAUSSIANS = ("gem_half1_gaussians.npz", "gem_half2_gaussians.npz")
-MASK = "gem_mask.mrc"  # written only when the run made the mask itself
-FSC = "gem_fsc.star"
-PARTICLES = "run_data.star"
-REPORT = "logfile.pdf"
-SETTINGS = "gem_config.json"
 
 
 def write_results(
@@ -64,7 +65,7 @@ def write_results(
         write_report(reconstruction, folder / REPORT, title=title, command=command)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         table = nodes.node_table(directory, _nodes(mask_was_given=mask_was_given), version)
-        (folder / nodes.FILE_NAME).write_text(table, encoding="utf-8")
+        (folder / NODES).write_text(table, encoding="utf-8")
     except OSError as error:
         raise OutputError(_cannot_write(directory, error)) from error
 
@@ -77,7 +78,7 @@ def move_into_place(folder: Path, directory: Path) -> None:
     OutputError
         If a result cannot be moved; nothing is moved if a directory stands where a file should go.
     """
-    names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == nodes.FILE_NAME)
+    names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == NODES)
     blocked = [name for name in names if (directory / name).is_dir()]
     if blocked:
         raise OutputError(f"{directory / blocked[0]} is a directory where a result of that name belongs: move it away")

@@ -10,7 +10,7 @@ from gem_plugin.io.images import ImageReader
 from gem_plugin.io.maps import read_map, write_map
 from gem_plugin.io.particles import read_particles
 from gem_plugin.phantom import make_phantom, simulate_images
-from relion_external import demo, outputs
+from relion_external import demo
 from relion_external.job import main
 
 
@@ -36,11 +36,11 @@ def test_the_project_holds_what_was_simulated(project):
 def write_results(project, ours, model_free):
     job = project / demo.JOB_DIRECTORY
     shape = ours.shape
-    write_map(job / outputs.COMBINED_MAP, ours, 2.0)
-    for name in outputs.MODEL_FREE_HALF_MAPS:
+    write_map(job / file_names.COMBINED_MAP, ours, 2.0)
+    for name in file_names.MODEL_FREE_HALF_MAPS:
         write_map(job / name, model_free, 2.0)
-    write_map(job / outputs.MASK, np.ones(shape, np.float32), 2.0)
-    (job / outputs.FSC).write_text("data_general\n\n_gemIsResolutionClaimed 1\n_gemResolutionInAngstroms 5.25\n")
+    write_map(job / file_names.MASK, np.ones(shape, np.float32), 2.0)
+    (job / file_names.FSC).write_text("data_general\n\n_gemIsResolutionClaimed 1\n_gemResolutionInAngstroms 5.25\n")
 
 
 def cut_off(data, shell):

@@ -141,6 +141,7 @@ def test_mask_and_reference_reach_the_science(project: Project, run: RunJob):
     project.write()
     JOB.mkdir(parents=True)
     (JOB / "gem_mask.mrc").write_text("of an earlier run without a mask")
+    (JOB / "gem_config.json").write_text("{}")
     write_mrc(Path("mask.mrc"), np.full((32, 32, 32), 0.75))
     write_mrc(Path("reference.mrc"), project.truth)
     assert run("--in_mask", "mask.mrc", "--in_3dref", "reference.mrc").exit_code == 0

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import starfile
 
-from relion_external.nodes import FILE_NAME, Node, NodeType, node_table, relion_version
+from relion_external.file_names import NODES
+from relion_external.nodes import Node, NodeType, node_table, relion_version
 from relion_external.star import loop_block, simple_block
 
 # As RELION itself writes them (3.1.3, 4.0.2, 5.0.1).
@@ -59,7 +60,7 @@ def test_names_numbers_and_labels(tmp_path: Path, version: str, particles: str):
         particles,
         "LogFile.pdf.relion",
     ]
-    assert FILE_NAME == "RELION_OUTPUT_NODES.star"
+    assert NODES == "RELION_OUTPUT_NODES.star"
 
 
 def test_star_text_survives_reading(tmp_path: Path):
