@@ -154,6 +154,8 @@ def allowed_values(field: FieldInfo) -> str:
         return "one of " + ", ".join(str(choice) for choice in get_args(kind))
     if kind is Path:
         return "a path"
+    if kind is str:
+        return f"text of at most {_longest(field)} characters"
     lowest, highest = _bounds(field)
     noun = "a whole number" if kind is int else "a number"
     unit = _unit(field)
@@ -229,6 +231,11 @@ def _bounds(field: FieldInfo) -> tuple[float, float]:
     lowest = [item.ge for item in field.metadata if hasattr(item, "ge")]
     highest = [item.le for item in field.metadata if hasattr(item, "le")]
     return float(lowest[0]), float(highest[0])
+
+
+def _longest(field: FieldInfo) -> int:
+    """Return the greatest number of characters of a text."""
+    return next(int(item.max_length) for item in field.metadata if hasattr(item, "max_length"))
 
 
 def _unit(field: FieldInfo) -> str:

@@ -44,7 +44,8 @@ def test_a_command_as_relion_composes_it():
 
 def test_every_setting_reaches_the_science():
     """A value other than the default for each option: none may be lost on the way."""
-    given = {"n_gaussians": 7, "steps": 3, "maxres": 4.5, "particle_diameter": 90.0, "engine": "reference", "seed": 11}
+    given = {"n_gaussians": 7, "steps": 3, "maxres": 4.5, "particle_diameter": 90.0, "engine": "reference"}
+    given |= {"seed": 11, "sym": "D2"}
     words = [word for name, value in {**given, "class": 2}.items() for word in (f"--{name}", str(value))]
     config = parse_command_line(words).reconstruction_config()
     assert config.model_dump() == {**given, "class_number": 2}
@@ -58,6 +59,7 @@ def test_every_setting_reaches_the_science():
         ("--stepss 5", ["--stepss 5", "--steps"]),
         ("--particle-diameter 80", ["--particle-diameter 80", "--particle_diameter", "Angstrom"]),
         ("--gpu 0:1", ["--gpu 0:1", "no such option"]),
+        ("--sym tetrahedral", ["--sym tetrahedral", "at most 5 characters"]),
         ("--steps many", ["--steps many", "a whole number from 0 to 100000"]),
         ("--steps 2.5", ["--steps 2.5", "a whole number"]),
         ("--steps -1", ["--steps -1", "from 0"]),
