@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def describe_version() -> str:
+    """Name the commit that was measured; it ends in -dirty if files of the checkout differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    said = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    return said.stdout.strip() or "unknown"
+
+
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -38,7 +46,8 @@ def write_results(name: str, figures: dict[str, Any]) -> Path:
     """Write ``results/<name>.json`` and return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"benchmark": name, "date": time.strftime("%Y-%m-%d"), "machine": describe_machine(), **figures}
+    about = {"benchmark": name, "date": time.strftime("%Y-%m-%d"), "commit": describe_version()}
+    content = {**about, "machine": describe_machine(), **figures}
     path.write_text(json.dumps(_portable(content), indent=2, allow_nan=False) + "\n")
     return path
 
