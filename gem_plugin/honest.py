@@ -186,7 +186,8 @@ def resolution_curve(
     edge = shells.box_size_px * pixel_size_in_angstroms
     lower = np.where(measurable, c - error, 0.0)
     crossing, crosses = _crossing_shell(lower, bands, measurable)
-    statement, resolution = _statement(crossing, crosses, edge, half_sets_are_refined)
+    ends = crosses and not measurable[int(np.argmax(lower < THRESHOLD))]
+    statement, resolution = _statement(crossing, crosses, ends, edge, half_sets_are_refined)
     return ResolutionCurve(
         first_shell=bands.first,
         last_shell=bands.last,
@@ -229,7 +230,7 @@ def _crossing_shell(lower: Floats, bands: Bands, measurable: NDArray[np.bool_]) 
 
 
 def _statement(
-    crossing: float | None, crosses: bool, edge_in_angstroms: float, half_sets_are_refined: bool
+    crossing: float | None, crosses: bool, ends: bool, edge_in_angstroms: float, half_sets_are_refined: bool
 ) -> tuple[str, float | None]:
     if not half_sets_are_refined:
         return f"{NO_CLAIM}: the poses were not refined in separate halves (no rlnRandomSubset)", None
@@ -242,11 +243,14 @@ def _statement(
             f" cross {THRESHOLD} before",
             resolution,
         )
-    return (
-        f"Resolution: {resolution:.2f} Angstrom (cross-validated correlation with the truth, less one standard error,"
-        f" crosses {THRESHOLD})",
-        resolution,
-    )
+    measure = "cross-validated correlation with the truth, less one standard error"
+    if ends:
+        return (
+            f"Resolution: {resolution:.2f} Angstrom (the {measure}, is above {THRESHOLD} up to there; beyond, the half"
+            " sets' model-free maps agree too little to measure it)",
+            resolution,
+        )
+    return f"Resolution: {resolution:.2f} Angstrom (the {measure}, crosses {THRESHOLD})", resolution
 
 
 def _filter_weight(c: Floats, bands: Bands, last_shell: int) -> Floats:

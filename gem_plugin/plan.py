@@ -8,10 +8,10 @@ from gem_plugin.io.particles import Particles
 from gem_plugin.spreading import fine_grid_size
 
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
-POINTS_PER_CORE_SECOND = 1.0e6  # slice points accumulated into b and T
-FFT_VOXELS_PER_CORE_SECOND = 1.2e8  # of the doubled box, one T v
+POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
+FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
 STEPS_EXPECTED = 360  # of both halves and the two fits that choose the steps
-FIXED_SECONDS = 10.0
+FIXED_SECONDS = 20.0
 FIXED_BYTES = 600e6  # Python, torch, Numba
 
 
@@ -40,6 +40,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def frequencies_used(plane: HalfPlane, pixel_size_in_angstroms: float) -> str:
+    """How far the images' frequencies are used, in words."""
+    if plane.radius.max() > plane.box_size_px / 2 - 1:
+        return "all frequencies of the images up to Nyquist"
+    finest = plane.box_size_px * pixel_size_in_angstroms / plane.radius.max()
+    return f"frequencies of the images up to {finest:.2f} Angstrom"
+
+
 def make_plan(
     particles: Particles,
     config: ReconstructionConfig,
@@ -65,7 +73,7 @@ def make_plan(
         (
             f"particles: {int((particles.half_set == 1).sum())} in half 1, {int((particles.half_set == 2).sum())} in"
             f" half 2, from {len(particles.stack_paths)} image stack(s)",
-            f"box: {n} px of {pixel:g} Angstrom; images used up to {plane.radius.max() / (n * pixel):.4f} 1/Angstrom;"
+            f"box: {n} px of {pixel:g} Angstrom; {frequencies_used(plane, pixel)};"
             f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across",
             f"Gaussians: {config.n_gaussians or 'chosen from the data'};"
             f" steps: {config.steps or 'chosen from the data'}; threads: {n_threads}",

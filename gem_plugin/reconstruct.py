@@ -20,7 +20,7 @@ from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
 from gem_plugin.ops import resolve_engine, voxelize
-from gem_plugin.plan import Plan, make_plan
+from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
 from gem_plugin.symmetry import point_group
@@ -28,6 +28,9 @@ from gem_plugin.symmetry import point_group
 Map = NDArray[np.floating[Any]]
 
 DEFAULT_DIAMETER = 0.9  # of the box
+LEAST_DIAMETER_PX = 12
+RIM_PX = 3.0
+LARGEST_RIM_SHARE = 0.5
 LEAST_SHELLS = 6  # fewer cannot shape a map
 MASK_LOWPASS_SHELLS = 8.0  # a mask follows the particle's outline, not its detail
 
@@ -83,6 +86,11 @@ def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conve
             f" pixel, fewer than {LEAST_SHELLS}: give a value below {n * pixel / LEAST_SHELLS:.0f} Angstrom"
         )
     diameter_px = config.particle_diameter / pixel if config.particle_diameter else DEFAULT_DIAMETER * n
+    if diameter_px < LEAST_DIAMETER_PX:
+        raise OptionError(
+            f"--particle_diameter {config.particle_diameter:g} Angstrom is {diameter_px:.1f} px, fewer than the"
+            f" {LEAST_DIAMETER_PX} px that a map needs: give the particle's own diameter in Angstrom"
+        )
     if diameter_px > n:
         raise OptionError(
             f"--particle_diameter {config.particle_diameter:g} Angstrom is wider than the box"
@@ -129,6 +137,7 @@ def _combine(
     if reference is not None:
         for sentence in check_reference(reference, (model_free_maps[0] + model_free_maps[1]) / 2, mask):
             run.monitor.warn(sentence)
+    _warn_where_the_sphere_cuts(mean, radius_px, run.monitor)
     run.monitor.advance(1)
     curve = resolution_curve(
         gaussian_maps,
@@ -157,15 +166,26 @@ def _combine(
     )
 
 
+def _warn_where_the_sphere_cuts(mean: Map, radius_px: float, monitor: Monitor) -> None:
+    """A sphere that cuts the particle makes a better number of a worse map."""
+    distance = conventions.radius_from_centre_px(mean.shape[0])
+    rim = (distance > radius_px - RIM_PX) & (distance <= radius_px)
+    share = float(mean[rim].mean() / max(mean[distance <= radius_px].mean(), 1e-30))
+    if share > LARGEST_RIM_SHARE:
+        monitor.warn(
+            f"the particle reaches the sphere that --particle_diameter names (density at its rim is {share:.0%} of the"
+            " mean inside): if that is not solvent noise, the sphere cuts the particle; give a larger diameter or box"
+        )
+
+
 def _settings(
     run: Run, halves: tuple[HalfResult, HalfResult], mask_origin: str, particles: Particles
 ) -> dict[str, str]:
     pixel = particles.optics.pixel_size_in_angstroms
-    finest = run.plane.box_size_px * pixel / run.plane.radius.max()
     return {
         "particles": f"{halves[0].n_particles} + {halves[1].n_particles}",
         "box": f"{run.plane.box_size_px} px of {pixel:g} Angstrom",
-        "images used up to": f"{1 / finest:.4f} 1/Angstrom",
+        "frequencies used": frequencies_used(run.plane, pixel),
         "particle diameter": f"{2 * run.radius_px * pixel:.1f} Angstrom",
         "engine": resolve_engine(run.config.engine)[1],
         "symmetry": run.group.name,

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from gem_plugin.fsc import Shells
 
 Map = NDArray[np.floating[Any]]
 
+LARGEST_SHIFT_PX = 2.0
 COMPARED_SHELLS = 12  # the coarse features that any usable reference shares with the data
 
 
@@ -16,6 +18,15 @@ def mirrored(volume: Map) -> Map:
     """The other hand: z -> -z about the box centre (voxel n // 2)."""
     flipped = volume[::-1]
     return np.roll(flipped, 1, axis=0) if volume.shape[0] % 2 == 0 else flipped
+
+
+def _best_shift(data: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
+    """How many pixels the reference must move to fit the data best, and the correlation there."""
+    cross = fft.irfftn(fft.rfftn(data) * fft.rfftn(reference).conj(), s=data.shape)
+    peak = np.unravel_index(int(cross.argmax()), cross.shape)
+    n = data.shape[0]
+    offsets = (np.array(peak) + n // 2) % n - n // 2
+    return float(np.linalg.norm(offsets)), float(cross.max() / (np.linalg.norm(data) * np.linalg.norm(reference)))
 
 
 def check_reference(reference: Map, data_map: Map, mask: Map) -> list[str]:
@@ -48,11 +59,18 @@ def check_reference(reference: Map, data_map: Map, mask: Map) -> list[str]:
             f"the mirrored reference fits the data better ({mirror:.2f}) than the reference ({same:.2f}): the poses or"
             " the reference have the other hand"
         ]
+    shift, aligned = _best_shift(data.reshape(reference.shape), straight.reshape(reference.shape))
+    if shift > LARGEST_SHIFT_PX and aligned > same + 0.1:
+        return [
+            f"the reference lies {shift:.0f} px away from the data (correlation {same:.2f}, {aligned:.2f} when moved): it"
+            " is not in the poses' frame"
+        ]
     if same < 0.3:
         return [f"the reference hardly resembles the data (correlation {same:.2f}): is it of these particles?"]
     slope = float(data @ straight / (straight @ straight))
     if not 0.5 <= slope <= 2:
         return [
-            f"the map's greyscale is {slope:.2g} times the reference's: the reference is not on the images' greyscale"
+            f"the map's greyscale is {slope:.2g} times the reference's: the reference is not on the images' greyscale,"
+            " which changes nothing here"
         ]
     return []

@@ -176,3 +176,30 @@ def test_mask_holds_the_molecule_softly() -> None:
     assert mask[truth > 0.2 * truth.max()].min() > 0.99
     assert 0.02 < mask.mean() < 0.3
     assert np.abs(np.diff(mask, axis=0)).max() < 0.5
+
+
+def pair_fsc(pair, mask: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    shells = Shells(N)
+    a, b = (masked_transform(shells, v, mask) for v in pair)
+    return shells.cross_power(a, b) / np.sqrt(shells.power(a) * shells.power(b))
+
+
+def test_calibrated_pair_of_an_unclaimed_map_agrees_nowhere() -> None:
+    truth, gaussian, model_free = simulated(2)
+    mask = soft_mask(truth, 0.4 * N)
+    curve = curve_of(gaussian, model_free, mask, refined=False)
+    assert np.abs(pair_fsc(calibrated_pair(gaussian, model_free, mask, curve), mask)[1 : N // 2]).max() < 0.14
+
+
+def test_calibrated_pair_agrees_nowhere_beyond_the_data() -> None:
+    """Where --maxres ends the data, Gaussians still correlate, and model-free maps hold nothing to add."""
+    truth, gaussian, model_free = simulated(2, shared_bias=4.0)
+    end = 14
+    weight = (np.arange(N // 2 + 1) <= end).astype(float)
+    model_free = tuple(coloured(v, weight) for v in model_free)
+    mask = soft_mask(truth, 0.4 * N)
+    curve = resolution_curve(gaussian, model_free, mask, SPHERE, PIXEL, last_shell=end, half_sets_are_refined=True)
+    assert curve.plain_half_map_fsc[end + 2 :].min() > 0.5
+    fsc = pair_fsc(calibrated_pair(gaussian, model_free, mask, curve), mask)
+    assert fsc[end - 2] > 0.143
+    assert np.abs(fsc[end + 2 : N // 2]).max() < 0.14

@@ -32,7 +32,11 @@ def test_more_takes_more() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"maxres": 100.0}, "--maxres"), ({"particle_diameter": 200.0}, "--particle_diameter")],
+    [
+        ({"maxres": 100.0}, "--maxres"),
+        ({"particle_diameter": 200.0}, "wider than the box"),
+        ({"particle_diameter": 5.0}, "fewer than"),
+    ],
 )
 def test_settings_that_cannot_work_are_named(settings: dict[str, float], word: str) -> None:
     with pytest.raises(OptionError, match=word):

@@ -26,6 +26,7 @@ def test_a_good_reference_passes_in_silence(data: tuple[np.ndarray, np.ndarray])
     [
         (mirrored, "hand"),
         (np.negative, "inverted"),
+        (lambda v: np.roll(v, 5, axis=2), "px away"),
         (lambda v: 10 * v, "greyscale"),
         (lambda v: np.zeros_like(v), "empty"),
         (lambda v: np.random.default_rng(1).normal(size=v.shape).astype(np.float32), "resembles"),
