@@ -62,8 +62,8 @@ def check_reference(reference: Map, data_map: Map, mask: Map) -> list[str]:
     shift, aligned = _best_shift(data.reshape(reference.shape), straight.reshape(reference.shape))
     if shift > LARGEST_SHIFT_PX and aligned > same + 0.1:
         return [
-            f"the reference lies {shift:.0f} px away from the data (correlation {same:.2f}, {aligned:.2f} when moved): it"
-            " is not in the poses' frame"
+            f"the reference lies {shift:.0f} px away from the data (correlation {same:.2f}, {aligned:.2f} when moved):"
+            " it is not in the poses' frame"
         ]
     if same < 0.3:
         return [f"the reference hardly resembles the data (correlation {same:.2f}): is it of these particles?"]
