@@ -3,12 +3,14 @@
 # gem-external itself is not on the PATH that RELION's jobs see. Everything on the command line is passed on.
 #
 # Looked for, in this order: the program that the environment variable GEM_EXTERNAL names, the virtual environment
-# that this file is installed in, the PATH.
+# that this file is installed in, the one that install.sh made in the source folder of this file, the PATH.
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
-# site-packages/relion_external/templates is five levels below the environment's root.
-for program in "${GEM_EXTERNAL:-}" "$here/../../../../../bin/gem-external" "$(command -v gem-external)"; do
+# site-packages/relion_external/templates is five levels below the environment's root; in the source folder, which
+# install.sh without --prefix does not copy, the environment is .venv, two levels up.
+for program in "${GEM_EXTERNAL:-}" "$here/../../../../../bin/gem-external" "$here/../../.venv/bin/gem-external" \
+    "$(command -v gem-external)"; do
     if [ -n "$program" ] && [ -x "$program" ] && [ ! -d "$program" ]; then
         exec "$program" "$@"
     fi

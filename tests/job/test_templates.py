@@ -47,6 +47,17 @@ def test_the_launcher_finds_the_program_and_passes_every_word_on(tmp_path: Path)
     assert launch(installed, *words, path=str(on_path.parent), GEM_EXTERNAL=str(named)).stdout == f"named {said}\n"
 
 
+def test_the_launcher_finds_the_program_of_a_source_folder(tmp_path: Path):
+    """After install.sh without --prefix, with nothing in the environment but the system's PATH."""
+    launcher = tmp_path / "gem_plugin/relion_external/templates/gem-external.sh"
+    launcher.parent.mkdir(parents=True)
+    shutil.copy(TEMPLATES / "gem-external.sh", launcher)
+    program(tmp_path / "gem_plugin/.venv/bin/gem-external", "from-source")
+    command = ["env", "-i", "PATH=/usr/bin:/bin", "/bin/sh", str(launcher), "--o", "External/job001/"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.stdout, result.returncode) == ("from-source --o External/job001/\n", 0)
+
+
 def test_a_launcher_without_a_program_says_so_and_leaves_a_marker(tmp_path: Path):
     launcher = Path(shutil.copy(TEMPLATES / "gem-external.sh", tmp_path))
     result = launch(launcher, "--o", f"{tmp_path}/", "--j", "1")
