@@ -38,8 +38,12 @@ class _Talk:
     def close(self) -> None:
         """End the stage that is shown."""
 
+    def _complete(self) -> None:
+        """Show that the stage is done, though it may have taken fewer steps than it could have."""
+
     def _begin(self, name: str, total: int, unit: str) -> None:
         self._check_abort()
+        self._complete()
         self.close()
         self._name, self._total, self._unit = name, total, unit
         self._started = self._clock()
@@ -80,17 +84,21 @@ class PlainProgress(_Talk):
         self._interval_in_seconds = interval_in_seconds
         self._next_line = 0.0
         self._is_complete = True
+        self._done = 0
+        self._last_figures: dict[str, float] = {}
 
     def stage(self, name: str, total: int, unit: str) -> None:
         """Begin a stage with a line of its own."""
         self._begin(name, total, unit)
         self._is_complete = False
+        self._done, self._last_figures = 0, {}
         self._next_line = self._started + self._interval_in_seconds
         self._line(f"{name} ({total} {unit})")
 
     def advance(self, done: int, **figures: float) -> None:
         """Write a line if the last one is old enough or the stage is complete."""
         self._check_abort()
+        self._done, self._last_figures = done, figures
         now = self._clock()
         is_last = done >= self._total
         if self._is_complete or (now < self._next_line and not is_last):
@@ -104,6 +112,15 @@ class PlainProgress(_Talk):
         elif done > 0:
             words.append(f"about {duration(elapsed / done * (self._total - done))} left")
         self._line(f"  {self._name}: {', '.join(words)}")
+
+    def _complete(self) -> None:
+        """Write the last line of a stage that ended before its last step."""
+        if self._is_complete:
+            return
+        self._is_complete = True
+        words = [f"{self._done}/{self._total} {self._unit}", *self._figures(self._done, self._last_figures)]
+        elapsed = self._clock() - self._started
+        self._line(f"  {self._name}: {', '.join([*words, f'done in {duration(elapsed)}'])}")
 
 
 class LiveProgress(_Talk):
@@ -141,6 +158,11 @@ class LiveProgress(_Talk):
             self._bars.update(self._task, completed=done, words=words)
             if done >= self._total:
                 self.close()
+
+    def _complete(self) -> None:
+        """Fill the bar of a stage that ended before its last step."""
+        if self._bars is not None:
+            self._bars.update(self._task, total=self._bars.tasks[0].completed)
 
     def close(self) -> None:
         """Let go of the terminal."""

@@ -53,6 +53,25 @@ def test_each_stage_has_its_own_clock():
     assert stream.getvalue().splitlines()[-1].endswith("2.00 particles/s, done in 5 s")
 
 
+def test_a_stage_that_ends_early_has_an_end_too():
+    """As the choice of the number of steps, which stops where the score is best."""
+    clock, stream = Clock(), io.StringIO()
+    progress = PlainProgress(stream, clock=clock)
+    progress.stage("Choosing", 400, "steps")
+    for step in range(1, 51):
+        clock.seconds += 0.1
+        progress.advance(step, loss=1.5)
+    progress.stage("Half 1: reading", 10, "particles")
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "Choosing (400 steps)",
+        "  Choosing: 50/400 steps, 10.0 steps/s, loss 1.5, done in 5 s",
+        "Half 1: reading (10 particles)",
+    ]
+    progress.close()
+    assert stream.getvalue().splitlines() == lines, "a run that is cut off does not call its stage done"
+
+
 def test_every_line_is_flushed():
     class Buffered(io.StringIO):
         flushed = ""
