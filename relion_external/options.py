@@ -21,6 +21,15 @@ from gem_plugin.errors import OptionError
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 # Names that RELION's own programs give to the same things.
 _SYNONYMS = {"i": "in_parts", "ref": "in_3dref", "mask": "in_mask", "solvent_mask": "in_mask", "random_seed": "seed"}
+# What 0 means for these settings; the word is shown in run.out and may be typed too.
+_WORDS_FOR_ZERO = {
+    "n_gaussians": "auto",
+    "steps": "auto",
+    "maxres": "auto",
+    "particle_diameter": "auto",
+    "class": "all",
+}
+_GPU_ENGINES = ("gpu", "cuda", "cupy")
 _REFUSED_INPUTS = {
     "in_movies": "Input movies",
     "in_mics": "Input micrographs",
@@ -128,6 +137,8 @@ def parse_command_line(argv: Sequence[str]) -> JobOptions:
             raise OptionError(_unknown_option(name, value, list(fields)))
         if name in given:
             raise OptionError(f"--{name} is given twice, as '{given[name]}' and as '{value or ''}': give it once")
+        if value is not None and value.lower() == _WORDS_FOR_ZERO.get(name):
+            value = "0"
         given[name] = _checked(name, fields[name], value)
     return JobOptions.model_validate(given)
 
@@ -160,6 +171,15 @@ def allowed_values(field: FieldInfo) -> str:
     noun = "a whole number" if kind is int else "a number"
     unit = _unit(field)
     return f"{noun} from {lowest:.15g} to {highest:.15g}" + (f" {unit}" if unit else "")
+
+
+def in_words(name: str, value: str | int | float | bool | None) -> str:
+    """Return an option's value as a person reads it: ``auto`` and ``all`` for the zeros that mean that."""
+    if value is None:
+        return "(not given)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _WORDS_FOR_ZERO.get(name, "0") if value == 0 else str(value)
 
 
 def help_text(usage: str) -> str:
@@ -215,6 +235,8 @@ def _checked(name: str, field: FieldInfo, value: str | None) -> str:
         if get_origin(kind) is Literal:
             nearest = difflib.get_close_matches(value, [str(choice) for choice in get_args(kind)], n=1)
             near = f"; did you mean {nearest[0]}?" if nearest else ""
+        if name == "engine" and value.lower() in _GPU_ENGINES:
+            near = ": this version has no GPU engine"
         raise OptionError(f"--{name} {value}: expected {allowed_values(field)}{near}") from error
     return value
 

@@ -14,6 +14,7 @@ from relion_external.options import (
     fields_by_option,
     find_output_directory,
     help_text,
+    in_words,
     parse_command_line,
 )
 
@@ -68,6 +69,9 @@ def test_every_setting_reaches_the_science():
         ("--maxres inf", ["--maxres inf", "a number from 0 to 1000 Angstrom"]),
         ("--maxres 1e400", ["--maxres 1e400", "1000"]),
         ("--engine Cpu", ["--engine Cpu", "auto", "cpu", "reference"]),
+        ("--engine gpu", ["--engine gpu", "no GPU engine", "auto", "cpu", "reference"]),
+        ("--engine CUDA", ["--engine CUDA", "no GPU engine", "auto", "cpu", "reference"]),
+        ("--seed auto", ["--seed auto", "a whole number"]),
         ("--verbose maybe", ["--verbose maybe", "yes or no"]),
         ("--j 0", ["--j 0", "from 1"]),
         ("--steps --j 4", ["--steps has no value", "a whole number"]),
@@ -106,6 +110,23 @@ def test_a_switch_stands_bare_or_says_yes_or_no(words: str, value: bool):
 def test_dashes_typed_into_the_gui_are_forgiven():
     """The GUI adds two dashes to a label that may have some already."""
     assert parse_command_line(["----steps", "5"]).steps == 5
+
+
+@pytest.mark.parametrize("name", ["n_gaussians", "steps", "maxres", "particle_diameter", "class"])
+def test_the_word_for_zero_is_shown_and_understood(name: str):
+    """0 is the default of each and means that the program chooses; class 0 is every class."""
+    options = parse_command_line(["--o", "External/job001/"])
+    value = options.effective_settings()[name]
+    word = "all" if name == "class" else "auto"
+    assert value == 0
+    assert in_words(name, value) == word
+    assert in_words(name, 7) == "7"
+    assert parse_command_line(["--o", "External/job001/", f"--{name}", word]) == options
+
+
+def test_a_zero_that_is_a_number_stays_one():
+    assert in_words("seed", 0) == "0"
+    assert in_words("verbose", False) == "no"
 
 
 def test_names_that_relion_uses():
