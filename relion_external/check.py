@@ -8,6 +8,7 @@ from gem_plugin.errors import ResourceError
 from gem_plugin.reconstruct import plan
 from relion_external.inputs import Inputs, read_inputs
 from relion_external.options import JobOptions
+from relion_external.session import within_processors
 
 if TYPE_CHECKING:
     from gem_plugin.plan import Plan
@@ -21,9 +22,11 @@ def check(options: JobOptions) -> list[str]:
     GemError
         As the run itself would at its start.
     """
+    options, note = within_processors(options)
     inputs = read_inputs(options)
     planned = _plan(options, inputs)
-    lines = [f"Particles: {options.particle_table}, {len(inputs.particles)} images", *planned.lines()]
+    lines = [note] if note else []
+    lines += [f"Particles: {options.particle_table}, {len(inputs.particles)} images", *planned.lines()]
     if options.output is not None:
         lines.append(f"Results would be written to {options.output}/")
         require_disk(options.output, planned.disk_bytes)

@@ -22,6 +22,7 @@ from gem_plugin.io.maps import read_map, write_map
 from gem_plugin.io.particles import OpticsGroup, Particles, write_particles
 from gem_plugin.io.star import read_tables
 from relion_external import file_names
+from relion_external.session import available_processors
 from relion_external.star import simple_block
 
 PARTICLE_TABLE = Path("Refine3D/job001/run_data.star")
@@ -70,11 +71,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--o", default="gem_demo", metavar="DIR", help="folder for the project")
     parser.add_argument("--n_particles", type=_particle_count, default=2500, metavar="N", help="20 to 100000")
     parser.add_argument("--seed", type=int, default=0, help="of poses and noise")
-    parser.add_argument("--j", type=int, default=threads, metavar="THREADS", help="processor threads")
+    parser.add_argument("--j", type=int, default=available_processors(), metavar="THREADS", help="processor threads")
     return parser.parse_args(argv)
 
 

@@ -82,9 +82,11 @@ def read_volume(path: Path, what: str, particles: Particles) -> NDArray[np.float
         )
     difference = abs(volume.pixel_size_in_angstroms / optics.pixel_size_in_angstroms - 1)
     if difference > _PIXEL_SIZE_TOLERANCE:
+        wanted = f"{optics.pixel_size_in_angstroms:.4f}"
         raise InputError(
             f"the {what} {path} has a pixel size of {volume.pixel_size_in_angstroms:.4f} Angstrom and the particles "
-            f"have {optics.pixel_size_in_angstroms:.4f}: give a {what} of the same pixel size "
-            "(relion_image_handler --rescale_angpix, or --angpix if only its header is wrong)"
+            f"have {wanted}: give a {what} of the same pixel size (relion_image_handler --rescale_angpix {wanted} "
+            f"--new_box {box}), or, if only its header is wrong, correct that (relion_image_handler "
+            f"--force_header_angpix {wanted})"
         )
     return volume.data

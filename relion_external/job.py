@@ -110,11 +110,14 @@ def _run_and_watch(options: JobOptions, argv: Sequence[str], markers: ExitMarker
 def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch: AbortSwitch) -> Outcome:
     """Read, reconstruct, write; returns with the results in place and the marker of success written."""
     from relion_external.progress import make_progress
-    from relion_external.session import announce, command_line, limit_threads, settings_record
+    from relion_external.session import announce, command_line, limit_threads, settings_record, within_processors
 
+    options, note = within_processors(options)
     limit_threads(options.n_threads)
     monitor = make_progress(verbose=options.verbose, check_abort=switch.check)
     announce(options, argv, monitor)
+    if note:
+        monitor.note(note)
     switch.check()
 
     from gem_plugin.reconstruct import reconstruct
@@ -157,6 +160,9 @@ def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch:
 
 def _check(argv: Sequence[str]) -> int:
     """Run ``gem-external check``: no job directory, no marker."""
+    if "--help" in argv or "-h" in argv:
+        print(help_text(_USAGE))
+        return 0
     options = None
     try:
         options = parse_command_line(argv)

@@ -10,7 +10,7 @@ from importlib import metadata
 from gem_plugin import __version__
 from gem_plugin.monitor import Monitor
 from gem_plugin.reconstruction import Reconstruction
-from relion_external.options import JobOptions
+from relion_external.options import JobOptions, in_words
 
 _PACKAGES = ("torch", "numpy", "numba", "finufft", "scipy", "starfile", "mrcfile", "pydantic")
 
@@ -33,12 +33,14 @@ def command_line(argv: Sequence[str]) -> str:
 
 def announce(options: JobOptions, argv: Sequence[str], monitor: Monitor) -> None:
     """Write the head of the log."""
-    monitor.note(f"gem-external {__version__} on {platform.node()}, {os.cpu_count()} processors, in {os.getcwd()}")
+    monitor.note(
+        f"gem-external {__version__} on {platform.node()}, {available_processors()} processors, in {os.getcwd()}"
+    )
     monitor.note("Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     monitor.note(f"Command: {command_line(argv)}")
     monitor.note("Settings:")
     for name, value in options.effective_settings().items():
-        monitor.note(f"  --{name} {'(not given)' if value is None else value}")
+        monitor.note(f"  --{name} {in_words(name, value)}")
 
 
 def settings_record(options: JobOptions, argv: Sequence[str], reconstruction: Reconstruction) -> dict[str, object]:
@@ -54,6 +56,24 @@ def settings_record(options: JobOptions, argv: Sequence[str], reconstruction: Re
         "statement": reconstruction.curve.statement,
         "warnings": list(reconstruction.warnings),
     }
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use: fewer than the machine has under a queueing system."""
+    return len(os.sched_getaffinity(0))
+
+
+def within_processors(options: JobOptions) -> tuple[JobOptions, str | None]:
+    """Return the options with no more threads than there are processors, and a sentence if that changed anything.
+
+    More threads than processors only wait for each other.
+    """
+    available = available_processors()
+    if options.n_threads <= available:
+        return options, None
+    processors = "1 processor is" if available == 1 else f"{available} processors are"
+    note = f"Note: --j {options.n_threads}: {processors} available here, so that many threads are used"
+    return options.model_copy(update={"n_threads": available}), note
 
 
 def limit_threads(n_threads: int) -> None:

@@ -10,7 +10,7 @@ from gem_plugin.io.images import ImageReader
 from gem_plugin.io.maps import read_map, write_map
 from gem_plugin.io.particles import read_particles
 from gem_plugin.phantom import make_phantom, simulate_images
-from relion_external import demo
+from relion_external import demo, file_names
 from relion_external.job import main
 
 

@@ -42,7 +42,9 @@ def test_a_run_leaves_all_results_and_one_marker(project: Project, run: RunJob):
     assert found == RESULTS | {"gem_mask.mrc", "RELION_JOB_EXIT_SUCCESS"}
     assert not any("None" in name for name in found), "RELION rewrites such paths"
     assert fake.STATEMENT in result.out
-    assert "--steps 0" in result.out, "effective settings, defaults included, belong in run.out"
+    lines = result.out.splitlines()
+    for setting in ("--steps auto", "--n_gaussians auto", "--maxres auto", "--class all", "--seed 0", "--sym C1"):
+        assert f"  {setting}" in lines, "effective settings, defaults included, belong in run.out"
 
 
 def test_each_map_is_under_its_own_name(project: Project, run: RunJob):
@@ -103,6 +105,7 @@ def test_tables_settings_and_report(project: Project, run: RunJob):
         np.testing.assert_allclose(curves["fsc_shells"][column].astype(float), values, rtol=1e-7, err_msg=column)
     record = json.loads((JOB / "gem_config.json").read_text())
     assert record["options"]["seed"] == 7
+    assert record["options"]["steps"] == 0, "numbers in the record, words for people in the log"
     assert record["choices"]["seed"] == "7"
     assert record["statement"] == fake.STATEMENT
     report = (JOB / "logfile.pdf").read_bytes()
@@ -156,6 +159,7 @@ def test_mask_and_reference_reach_the_science(project: Project, run: RunJob):
     [
         (np.ones((30, 30, 30)), 2.0, "30 x 30 x 30"),
         (np.ones((32, 32, 32)), 2.1, "2.1"),
+        (np.ones((32, 32, 32)), 2.1, "--force_header_angpix 2.0000"),
         (np.full((32, 32, 32), 1.5), 2.0, "1.5"),
         (np.full((32, 32, 32), -0.5), 2.0, "-0.5"),
         (np.zeros((32, 32, 32)), 2.0, "empty"),
@@ -291,6 +295,29 @@ def test_check_writes_nothing(project: Project, capfd: pytest.CaptureFixture[str
         assert words in out
 
 
+def test_no_more_threads_than_processors(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """In the run, in its record and in the plan; a note says so."""
+    project.write()
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 5})
+    words = ["--o", f"{JOB}/", "--in_parts", project.table, "--j", "500"]
+    assert main(words) == 0
+    assert [line for line in capfd.readouterr().out.splitlines() if "--j 500: 3 processors are" in line]
+    record = json.loads((JOB / "gem_config.json").read_text())
+    assert (record["choices"]["threads"], record["options"]["j"]) == ("3", 3)
+    planned: list[int] = []
+
+    def plan(*inputs: object, n_threads: int) -> fake.FakePlan:
+        planned.append(n_threads)
+        return fake.FakePlan()
+
+    monkeypatch.setattr("relion_external.check.plan", plan)
+    assert main(["check", *words]) == 0
+    assert planned == [3]
+    assert "--j 500: 3 processors are" in capfd.readouterr().out
+
+
 def test_check_explains_what_is_wrong(project: Project, capfd: pytest.CaptureFixture[str]):
     assert main(["check", "--in_parts", "missing.star"]) == 1
     err = capfd.readouterr().err
@@ -300,6 +327,8 @@ def test_check_explains_what_is_wrong(project: Project, capfd: pytest.CaptureFix
 
 def test_help_and_version(capfd: pytest.CaptureFixture[str]):
     assert main(["--help"]) == 0
+    assert "--n_gaussians" in capfd.readouterr().out
+    assert main(["check", "--help"]) == 0
     assert "--n_gaussians" in capfd.readouterr().out
     assert main(["--version"]) == 0
     assert capfd.readouterr().out.startswith("gem-external 0.")
