@@ -64,6 +64,7 @@ def test_an_abort_keeps_the_results_of_an_earlier_run(project: Project, start: S
     project.write()
     JOB.mkdir(parents=True)
     (JOB / "run_class001.mrc").write_text("an earlier map")
+    (JOB / "gem_config.json").write_text("{}")
     (JOB / "RELION_JOB_EXIT_SUCCESS").touch()
     process = start(behaviour="patient")
     wait_until_busy(process)
