@@ -56,11 +56,15 @@ def linked_project(project: Path, scratch: Path) -> Path:
     return linked
 
 
-def run_job(project: Path, table: Path, *, n_threads: int, mask: Path | None = None, job: Path = JOB) -> JobResult:
+def run_job(
+    project: Path, table: Path, *, n_threads: int, mask: Path | None = None, job: Path = JOB, symmetry: str = "C1"
+) -> JobResult:
     """Run the job from a project directory as RELION would, and read what it says."""
     command = [sys.executable, "-m", "relion_external.job", "--o", f"{job}/", "--in_parts", str(table)]
     if mask is not None:
         command += ["--in_mask", str(mask)]
+    if symmetry != "C1":
+        command += ["--sym", symmetry]
     command += ["--j", str(n_threads)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     (project / job).mkdir(parents=True, exist_ok=True)

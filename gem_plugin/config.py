@@ -46,7 +46,12 @@ class ReconstructionConfig(BaseModel):
     ] = "auto"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random choice")] = 0
     sym: Annotated[
-        str, Field(max_length=5, description="point group in RELION's orientation: C1, C4, D2, T, O, I1 ... I4")
+        str,
+        Field(
+            pattern=r"^(?i:[CD][1-9][0-9]{0,2}|T|O|I[1-4]?)$",
+            description="point group of the particle, in RELION's orientation",
+            json_schema_extra={"allowed": "one of C1, C2, ... D1, D2, ... T, O, I, I1, I2, I3, I4"},
+        ),
     ] = "C1"
     class_number: Annotated[
         int, Field(alias="class", ge=0, le=10_000, description="use only particles with this rlnClassNumber; 0 = all")

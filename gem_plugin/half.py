@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gem_plugin import conventions, dataset
 from gem_plugin.config import ReconstructionConfig
+from gem_plugin.errors import InputError
 from gem_plugin.fit import FitSettings, FitState, GaussianFit, gaussian_map
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
@@ -126,6 +127,11 @@ def _accumulate(
     noise_seed: np.random.SeedSequence,
 ) -> QuarterSets:
     indices = np.flatnonzero(particles.half_set == half_set)
+    if len(indices) < 2:
+        raise InputError(
+            f"half set {half_set} has {len(indices)} particle(s) and needs at least 2, for the quarter sets that choose its"
+            " settings: check rlnRandomSubset and the selection"
+        )
     shuffled = np.random.default_rng(split_seed).permutation(indices)
     batch_size = max(POINTS_PER_BATCH // len(run.plane.kx), 1)
     run.monitor.stage(f"{name}: reading particles", len(indices), "particles")

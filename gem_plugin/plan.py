@@ -12,7 +12,7 @@ POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
 STEPS_EXPECTED = 360  # of both halves and the two fits that choose the steps
 FIXED_SECONDS = 20.0
-FIXED_BYTES = 600e6  # Python, torch, Numba
+FIXED_BYTES = 900e6  # Python, torch, Numba, two batches of slices
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def make_plan(
     kernel_grid = 8.0 * fine_grid_size(2 * n) ** 3
     map_grid = 8.0 * fine_grid_size(n) ** 3
     doubled = 4.0 * (2 * n) ** 3
-    # two grids a sum (total and batch), and their transform in place; two quarter sets' spectra; FFT work space
-    memory = FIXED_BYTES + 2.2 * (kernel_grid + map_grid) + 6 * doubled
+    # two grids a sum (total and batch), transformed in place; spectra of the quarter sets; FFT work space
+    memory = FIXED_BYTES + 2.1 * (kernel_grid + map_grid) + 3 * doubled
     steps = 2 * config.steps if config.steps else STEPS_EXPECTED
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
     fit = steps * (2 * n) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)

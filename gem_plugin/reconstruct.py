@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gem_plugin import conventions
 from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.config import ReconstructionConfig
-from gem_plugin.errors import OptionError
+from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import Run, process_half
 from gem_plugin.honest import resolution_curve
@@ -23,12 +23,15 @@ from gem_plugin.ops import resolve_engine, voxelize
 from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
+from gem_plugin.resources import available_memory_bytes
 from gem_plugin.symmetry import point_group
 
 Map = NDArray[np.floating[Any]]
 
 DEFAULT_DIAMETER = 0.9  # of the box
 LEAST_DIAMETER_PX = 12
+LARGEST_BOX_PX = 2048
+SHIFTED_SHARE = 0.1  # of the particles: more cannot be outliers
 RIM_PX = 3.0
 LARGEST_RIM_SHARE = 0.5
 LEAST_SHELLS = 6  # fewer cannot shape a map
@@ -36,11 +39,27 @@ MASK_LOWPASS_SHELLS = 8.0  # a mask follows the particle's outline, not its deta
 
 
 def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) -> Plan:
-    """What would be run, and the memory, disk and time it would take."""
+    """What would be run, and the memory, disk and time it would take.
+
+    Raises
+    ------
+    InputError, OptionError
+        As `reconstruct` would.
+    ResourceError
+        If the machine has not the memory.
+    """
     engine, reason = resolve_engine(config.engine)
     point_group(config.sym)
     plane, radius_px = _geometry(particles, config)
-    return make_plan(particles, config, plane, radius_px, engine, reason, n_threads)
+    planned = make_plan(particles, config, plane, radius_px, engine, reason, n_threads)
+    available = available_memory_bytes()
+    if available is not None and planned.memory_bytes > available:
+        raise ResourceError(
+            f"a box of {plane.box_size_px} px takes about {planned.memory_bytes / 1e9:.1f} GB of memory and"
+            f" {available / 1e9:.1f} GB are free: run it on a larger machine, or re-extract the particles with a"
+            " smaller box or larger pixels"
+        )
+    return planned
 
 
 def reconstruct(
@@ -68,6 +87,7 @@ def reconstruct(
     _set_threads(n_threads, engine)
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
+    _check_shifts(particles, messages)
     run = Run(config, engine, n_threads, plane, radius_px, point_group(config.sym), messages)
     _compile_engine(engine, messages)
     halves = (process_half(particles, 1, run), process_half(particles, 2, run))
@@ -77,12 +97,19 @@ def reconstruct(
 def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conventions.HalfPlane, float]:
     n = particles.optics.box_size_px
     pixel = particles.optics.pixel_size_in_angstroms
+    if n > LARGEST_BOX_PX:
+        raise InputError(f"the box is {n} px and this program takes at most {LARGEST_BOX_PX} px: is the table right?")
     k_max = n / 2 - 0.5
     if config.maxres:
         k_max = min(k_max, n * pixel / config.maxres)
+    if n / 2 - 0.5 < LEAST_SHELLS:
+        raise InputError(
+            f"the box of {n} px holds too few Fourier shells for a map: re-extract the particles with a larger box or"
+            " smaller pixels"
+        )
     if k_max < LEAST_SHELLS:
         raise OptionError(
-            f"--maxres {config.maxres:g} leaves {k_max:.1f} Fourier shells of a box of {n} px at {pixel:g} Angstrom a"
+            f"--maxres {config.maxres:g} leaves {k_max:.2f} Fourier shells of a box of {n} px at {pixel:g} Angstrom a"
             f" pixel, fewer than {LEAST_SHELLS}: give a value below {n * pixel / LEAST_SHELLS:.0f} Angstrom"
         )
     diameter_px = config.particle_diameter / pixel if config.particle_diameter else DEFAULT_DIAMETER * n
@@ -97,6 +124,22 @@ def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conve
             f" ({n * pixel:.1f} Angstrom): give the particle's own diameter"
         )
     return conventions.half_plane(n, k_max), diameter_px / 2
+
+
+def _check_shifts(particles: Particles, monitor: Monitor) -> None:
+    """A particle that was moved by more than half a box is not in its image."""
+    edge = particles.optics.box_size_px * particles.optics.pixel_size_in_angstroms
+    far = np.abs(particles.shifts_in_angstroms).max(axis=1) > edge / 2
+    if not far.any():
+        return
+    first = int(np.flatnonzero(far)[0])
+    message = (
+        f"{int(far.sum())} of {len(particles)} particles have an rlnOriginXAngst or rlnOriginYAngst beyond half the box"
+        f" ({edge / 2:.0f} Angstrom), the first is particle {first + 1}"
+    )
+    if far.mean() > SHIFTED_SHARE:
+        raise InputError(f"{message}: are the shifts in Angstrom, and the pixel size right?")
+    monitor.warn(f"{message}: they add noise; take them out of the table")
 
 
 def _set_threads(n_threads: int, engine: str) -> None:

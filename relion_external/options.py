@@ -166,7 +166,7 @@ def allowed_values(field: FieldInfo) -> str:
     if kind is Path:
         return "a path"
     if kind is str:
-        return f"text of at most {_longest(field)} characters"
+        return _described(field)
     lowest, highest = _bounds(field)
     noun = "a whole number" if kind is int else "a number"
     unit = _unit(field)
@@ -255,9 +255,10 @@ def _bounds(field: FieldInfo) -> tuple[float, float]:
     return float(lowest[0]), float(highest[0])
 
 
-def _longest(field: FieldInfo) -> int:
-    """Return the greatest number of characters of a text."""
-    return next(int(item.max_length) for item in field.metadata if hasattr(item, "max_length"))
+def _described(field: FieldInfo) -> str:
+    """Return the words with which the model describes what a text may be."""
+    extra = field.json_schema_extra
+    return str(extra["allowed"]) if isinstance(extra, dict) and "allowed" in extra else "text"
 
 
 def _unit(field: FieldInfo) -> str:

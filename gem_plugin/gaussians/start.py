@@ -60,8 +60,10 @@ def start_density(quarter_maps: tuple[Map, Map], radius_px: float) -> Start:
         density = inside.astype(np.float32)
     total, square = float(density.sum(dtype=np.float64)), float((density.astype(np.float64) ** 2).sum())
     window = _window(density)
-    inside_window = conventions.chebyshev_from_centre_px(shells.box_size_px) < window // 2 - WINDOW_MARGIN_PX
-    return Start(np.where(inside_window, density, 0), smooth, last, total**2 / square, window)
+    if window < shells.box_size_px:  # drop the stray specks outside it
+        kept = conventions.chebyshev_from_centre_px(shells.box_size_px) < window // 2 - WINDOW_MARGIN_PX
+        density = np.where(kept, density, 0).astype(np.float32)
+    return Start(density, smooth, last, total**2 / square, window)
 
 
 def _window(density: Map) -> int:

@@ -11,6 +11,7 @@ from gem_plugin.errors import InputError
 from gem_plugin.io.mrc_header import MrcHeader, read_header, read_sections
 from gem_plugin.io.particles import Particles
 
+LARGEST_PIXEL = 1e12  # squares and sums of larger ones leave float32
 MAX_OPEN_FILES = 32  # far below any limit of the system, enough for the locality of a particle table
 
 
@@ -107,15 +108,17 @@ class ImageReader:
         return self._open[stack]
 
     def _check_finite(self, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
-        if np.isfinite(images).all():
+        if images.size == 0 or (images.min() > -LARGEST_PIXEL and images.max() < LARGEST_PIXEL):  # false for NaN
             return
-        bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))[0])
+        usable = np.abs(images) < LARGEST_PIXEL
+        bad = int(np.flatnonzero(~usable.all(axis=(1, 2)))[0])
         particle = int(indices[bad])
-        n_pixels = int(np.count_nonzero(~np.isfinite(images[bad])))
+        n_pixels = int(np.count_nonzero(~usable[bad]))
+        what = "NaN or infinite" if not np.isfinite(images[bad]).all() else f"beyond {LARGEST_PIXEL:g}"
         stack = self._particles.stack_paths[self._particles.stack_of_particle[particle]]
         raise InputError(
             f"Image {self._particles.image_in_stack[particle] + 1} of {stack} (particle {particle + 1}) has {n_pixels} "
-            "pixels that are NaN or infinite. Extract it again or take it out of the table."
+            f"pixels that are {what}. Extract it again or take it out of the table."
         )
 
 

@@ -64,7 +64,7 @@ def _pixel_size_in_angstroms(header: MrcHeader) -> float:
         cell / intervals if intervals > 0 else 0.0
         for cell, intervals in zip(header.cell_in_angstroms, header.n_intervals, strict=True)
     ]
-    advice = f"Set it with: relion_image_handler --i {header.path} --o fixed.mrc --angpix <A>"
+    advice = f"Set it with: relion_image_handler --i {header.path} --o fixed.mrc --force_header_angpix <A>"
     if not np.isfinite(sizes[0]) or sizes[0] <= 0:
         raise InputError(f"{header.path} does not tell its pixel size (cell {header.cell_in_angstroms} A). {advice}")
     if any(abs(size - sizes[0]) > 1e-3 * sizes[0] for size in sizes):

@@ -67,3 +67,15 @@ def test_a_file_with_pickled_objects_is_refused(tmp_path) -> None:  # type: igno
     np.savez(tmp_path / "g.npz", format=1, centres_px=np.array([{"code": 1}], dtype=object))
     with pytest.raises(InputError, match=r"g\.npz"):
         load_gaussians(tmp_path / "g.npz")
+
+
+def test_density_at_the_rim_of_a_full_window_is_kept() -> None:
+    """In a small box the window is the whole box: a particle off its centre must not be cut away."""
+    maps = []
+    for seed in (0, 1):
+        volume = 0.01 * np.random.default_rng(seed).normal(size=(24, 24, 24)).astype(np.float32)
+        volume[10:14, 10:14, 2:5] += 1.0
+        maps.append(volume)
+    start = start_density((maps[0], maps[1]), 11.0)
+    assert start.density[12, 12, 3] > 0.3
+    assert choose_n_gaussians(start) >= 1

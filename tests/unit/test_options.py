@@ -60,7 +60,7 @@ def test_every_setting_reaches_the_science():
         ("--stepss 5", ["--stepss 5", "--steps"]),
         ("--particle-diameter 80", ["--particle-diameter 80", "--particle_diameter", "Angstrom"]),
         ("--gpu 0:1", ["--gpu 0:1", "no such option"]),
-        ("--sym tetrahedral", ["--sym tetrahedral", "at most 5 characters"]),
+        ("--sym tetrahedral", ["--sym tetrahedral", "one of C1, C2"]),
         ("--steps many", ["--steps many", "a whole number from 0 to 100000"]),
         ("--steps 2.5", ["--steps 2.5", "a whole number"]),
         ("--steps -1", ["--steps -1", "from 0"]),

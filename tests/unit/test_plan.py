@@ -1,12 +1,15 @@
 """What a run would take, and settings that cannot work."""
 
+import dataclasses
+
 import pytest
 
 from gem_plugin.config import ReconstructionConfig
-from gem_plugin.errors import OptionError
+from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.monitor import SilentMonitor
 from gem_plugin.phantom import random_particles
-from gem_plugin.reconstruct import plan
+from gem_plugin.reconstruct import _check_shifts, plan
 
 
 def particles(box_size_px: int = 64, count: int = 100):  # type: ignore[no-untyped-def]
@@ -41,3 +44,29 @@ def test_more_takes_more() -> None:
 def test_settings_that_cannot_work_are_named(settings: dict[str, float], word: str) -> None:
     with pytest.raises(OptionError, match=word):
         plan(particles(), ReconstructionConfig(**settings), n_threads=1)
+
+
+def test_a_box_that_does_not_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gem_plugin.reconstruct.available_memory_bytes", lambda: 1e9)
+    with pytest.raises(ResourceError, match="256 px takes about"):
+        plan(particles(256), ReconstructionConfig(), n_threads=1)
+
+
+@pytest.mark.parametrize("box_size_px", [8, 30_000])
+def test_absurd_boxes_are_refused(box_size_px: int) -> None:
+    with pytest.raises(InputError, match=f"{box_size_px} px"):
+        plan(particles(box_size_px), ReconstructionConfig(), n_threads=1)
+
+
+def test_shifts_beyond_the_box_are_noticed() -> None:
+    good = particles()
+    one, all_of_them = good.shifts_in_angstroms.copy(), good.shifts_in_angstroms + 5000
+    one[7, 1] = -90.0
+    monitor = SilentMonitor()
+    _check_shifts(dataclasses.replace(good, shifts_in_angstroms=one), monitor)
+    assert "1 of 100" in monitor.warnings[0]
+    assert "particle 8" in monitor.warnings[0]
+    with pytest.raises(InputError, match="100 of 100"):
+        _check_shifts(dataclasses.replace(good, shifts_in_angstroms=all_of_them), monitor)
+    _check_shifts(good, silent := SilentMonitor())
+    assert not silent.warnings
