@@ -129,8 +129,8 @@ def _accumulate(
     indices = np.flatnonzero(particles.half_set == half_set)
     if len(indices) < 2:
         raise InputError(
-            f"half set {half_set} has {len(indices)} particle(s) and needs at least 2, for the quarter sets that choose its"
-            " settings: check rlnRandomSubset and the selection"
+            f"half set {half_set} has {len(indices)} particle(s) and needs at least 2, for the quarter sets that choose"
+            " its settings: check rlnRandomSubset and the selection"
         )
     shuffled = np.random.default_rng(split_seed).permutation(indices)
     batch_size = max(POINTS_PER_BATCH // len(run.plane.kx), 1)
