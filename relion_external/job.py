@@ -5,8 +5,6 @@ numerical libraries load.
 """
 
 import contextlib
-import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
 from relion_external.options import JobOptions, find_output_directory, help_text, parse_command_line
 from relion_external.ownership import ForeignDirectoryError, require_inputs_elsewhere, require_own_directory
 from relion_external.partial import partial_results, remove_partial_results
+from relion_external.streams import forget_closed_streams, make_streams_safe
 
 _USAGE = f"""gem-external {__version__}: better maps from a finished RELION refinement
 
@@ -32,7 +31,7 @@ In RELION: External job, 'External executable' gem-external, 'Input particles' a
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 success, 1 failure, 2 aborted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _make_streams_safe()
+    make_streams_safe()
     first = words[0] if words else ""
     if first == "demo":
         from relion_external.demo import main as demo
@@ -77,7 +76,7 @@ def run_job(argv: Sequence[str]) -> int:
         _explain(error, show_origin=options is not None and options.verbose)
     if markers is not None:
         outcome = _leave_marker(markers, outcome)
-    _forget_closed_streams()
+    forget_closed_streams()
     return outcome.exit_code
 
 
@@ -210,25 +209,6 @@ def _say(message: str) -> None:
     """Write one line to standard error."""
     with contextlib.suppress(OSError, ValueError):
         print("gem-external:", " ".join(message.split()), file=sys.stderr, flush=True)
-
-
-def _make_streams_safe() -> None:
-    """Make sure that a letter outside the terminal's alphabet in a file name never ends a run."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _forget_closed_streams() -> None:
-    """Flush; a stream whose reader has gone is let go, or Python would end with an exit code of its own."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
 
 
 if __name__ == "__main__":
