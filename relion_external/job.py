@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from gem_plugin import __version__
 from gem_plugin.errors import GemError, JobAborted, OutputError
 from relion_external import file_names
+from relion_external.caches import prepare_caches
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
 from relion_external.options import JobOptions, find_output_directory, help_text, parse_command_line
 from relion_external.ownership import ForeignDirectoryError, require_inputs_elsewhere, require_own_directory
@@ -167,6 +168,7 @@ def _check(argv: Sequence[str]) -> int:
         options = parse_command_line(argv)
         if options.output is not None:
             _require_safe_directory(options)
+        prepare_caches()
         from relion_external.check import check
 
         print("\n".join(check(options)))

@@ -10,6 +10,7 @@ from importlib import metadata
 from gem_plugin import __version__
 from gem_plugin.monitor import Monitor
 from gem_plugin.reconstruction import Reconstruction
+from relion_external.caches import prepare_caches
 from relion_external.options import JobOptions, in_words
 
 _PACKAGES = ("torch", "numpy", "numba", "finufft", "scipy", "starfile", "mrcfile", "pydantic")
@@ -77,7 +78,8 @@ def within_processors(options: JobOptions) -> tuple[JobOptions, str | None]:
 
 
 def limit_threads(n_threads: int) -> None:
-    """Tell the numerical libraries how many threads they may use; must come before they are imported."""
+    """Tell the numerical libraries how many threads they may use and where they may keep files, before they are imported."""
+    prepare_caches()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(n_threads)
     if "numba" not in sys.modules:  # which refuses a change once its threads run
