@@ -7,17 +7,33 @@ numerical libraries load.
 import contextlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gem_plugin import __version__
 from gem_plugin.errors import GemError, JobAborted, OutputError
 from relion_external import file_names
 from relion_external.caches import prepare_caches
+from relion_external.lock import DirectoryInUseError, DirectoryLock
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
-from relion_external.options import JobOptions, find_output_directory, help_text, parse_command_line
-from relion_external.ownership import ForeignDirectoryError, require_inputs_elsewhere, require_own_directory
-from relion_external.partial import partial_results, remove_partial_results
+from relion_external.ownership import (
+    ForeignDirectoryError,
+    is_own_directory,
+    require_inputs_elsewhere,
+    require_own_directory,
+)
+from relion_external.partial import (
+    choose_partial_folder,
+    partial_results,
+    remove_abandoned_results,
+    remove_partial_results,
+)
 from relion_external.streams import forget_closed_streams, make_streams_safe
+
+if TYPE_CHECKING:
+    from relion_external.options import JobOptions
 
 _USAGE = f"""gem-external {__version__}: better maps from a finished RELION refinement
 
@@ -41,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first == "check":
         return _check(words[1:])
     if not words or first in ("--help", "-h", "help"):
+        from relion_external.options import help_text
+
         print(help_text(_USAGE))
         return 0 if words else 1
     if first == "--version":
@@ -52,62 +70,87 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_job(argv: Sequence[str]) -> int:
     """Run the job that the options ask for; whatever happens, exactly one exit marker stands in ``--o`` at the end.
 
-    The one exception is a directory that is not ours: nothing changes there.
+    The exceptions are a directory that is not ours and one in which another run is at work: nothing changes there.
     """
     markers = None
     outcome = Outcome.FAILURE
-    options = None
-    try:
-        directory = find_output_directory(argv)
-        if directory is not None:
-            require_own_directory(directory)  # before anything else: not even a marker may be left in another's
-            markers = ExitMarkers(directory)
-        options = parse_command_line(argv)
-        _require_safe_directory(options)
-        markers = ExitMarkers(options.directory)
-        outcome = _run_and_watch(options, argv, markers)
-    except (JobAborted, KeyboardInterrupt) as error:
-        outcome = Outcome.ABORTED
-        _say(f"aborted: {error}")
-    except ForeignDirectoryError as error:
-        markers = None
-        _say(f"error: {error}")
-    except BaseException as error:
-        # The one boundary: every error of any kind becomes a sentence, a marker and an exit code.
-        _explain(error, show_origin=options is not None and options.verbose)
-    if markers is not None:
-        outcome = _leave_marker(markers, outcome)
+    verbose = False
+    switch = AbortSwitch()
+    with switch.hearing_signals(), warnings.catch_warnings(), DirectoryLock() as lock:
+        try:
+            # Not before the signals are heard: this takes a while.
+            from relion_external.options import find_output_directory, parse_command_line
+
+            directory = find_output_directory(argv)
+            if directory is not None:
+                markers = _claim(directory, lock)
+                require_own_directory(directory)
+            options = parse_command_line(argv)
+            verbose = options.verbose
+            if not verbose:  # what is wrong with the data is told in one clear line
+                warnings.simplefilter("ignore", RuntimeWarning)
+            markers = _claim(options.directory, lock)
+            _require_safe_directory(options)
+            outcome = _run_and_watch(options, argv, markers, lock, switch)
+        except (JobAborted, KeyboardInterrupt) as error:
+            outcome = Outcome.ABORTED
+            _say(f"aborted: {error}")
+        except (ForeignDirectoryError, DirectoryInUseError) as error:
+            markers = None
+            _say(f"error: {error}")
+        except BaseException as error:
+            # The one boundary: every error of any kind becomes a sentence, a marker and an exit code.
+            _explain(error, show_origin=verbose)
+        if markers is not None:
+            outcome = _leave_marker(markers, outcome)
     forget_closed_streams()
     return outcome.exit_code
 
 
-def _require_safe_directory(options: JobOptions) -> None:
+def _claim(directory: Path, lock: DirectoryLock) -> ExitMarkers:
+    """Make sure that markers may be written to the directory: it is not another job's, and no other run is in it."""
+    if not is_own_directory(directory):
+        require_own_directory(directory)  # before anything else: not even a lock may be left in another's
+    lock.take(directory)
+    return ExitMarkers(directory)
+
+
+def _require_safe_directory(options: "JobOptions") -> None:
     require_own_directory(options.directory)
     require_inputs_elsewhere(options)
 
 
-def _run_and_watch(options: JobOptions, argv: Sequence[str], markers: ExitMarkers) -> Outcome:
+def _run_and_watch(
+    options: "JobOptions", argv: Sequence[str], markers: ExitMarkers, lock: DirectoryLock, switch: AbortSwitch
+) -> Outcome:
     """Prepare the job directory, then run while listening for the wish to abort."""
     directory = options.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        markers.clear()
+        markers.clear_stale()
     except OSError as error:
         raise OutputError(
             f"the job directory {directory} cannot be written: {error.strerror or error}. Check the path given as --o "
             "and that you may write there"
         ) from error
+    if lock.is_held:
+        remove_abandoned_results(directory)
+    folder = choose_partial_folder(directory)
 
     def when_stuck(reason: str) -> None:
-        remove_partial_results(directory)
+        remove_partial_results(folder)
+        lock.release()
         _say(f"aborted: {reason}")
 
-    switch = AbortSwitch(markers, when_stuck=when_stuck)
+    switch.attend(markers, when_stuck)
     with switch.watching():
-        return _run(options, argv, markers, switch)
+        switch.check()
+        return _run(options, argv, markers, switch, folder)
 
 
-def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch: AbortSwitch) -> Outcome:
+def _run(
+    options: "JobOptions", argv: Sequence[str], markers: ExitMarkers, switch: AbortSwitch, folder: Path
+) -> Outcome:
     """Read, reconstruct, write; returns with the results in place and the marker of success written."""
     from relion_external.progress import make_progress
     from relion_external.session import announce, command_line, limit_threads, settings_record, within_processors
@@ -126,7 +169,7 @@ def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch:
     from relion_external.inputs import read_inputs
     from relion_external.nodes import relion_version
 
-    with contextlib.closing(monitor), partial_results(options.directory) as folder:
+    with contextlib.closing(monitor), partial_results(folder):
         inputs = read_inputs(options)
         for line in look_ahead(options, inputs):
             monitor.note(line)
@@ -151,7 +194,7 @@ def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch:
         )
         switch.check()
         with markers.uninterrupted():
-            outputs.move_into_place(folder, options.directory)
+            outputs.move_into_place(folder, options.directory, mask_was_given=inputs.mask is not None)
             monitor.note(reconstruction.curve.statement)
             monitor.note(f"Map: {options.directory / file_names.COMBINED_MAP}")
             monitor.note(f"Report: {options.directory / file_names.REPORT}")
@@ -160,6 +203,8 @@ def _run(options: JobOptions, argv: Sequence[str], markers: ExitMarkers, switch:
 
 def _check(argv: Sequence[str]) -> int:
     """Run ``gem-external check``: no job directory, no marker."""
+    from relion_external.options import help_text, parse_command_line
+
     if "--help" in argv or "-h" in argv:
         print(help_text(_USAGE))
         return 0

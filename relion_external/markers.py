@@ -17,6 +17,20 @@ from types import FrameType
 from gem_plugin.errors import JobAborted
 
 ABORT_REQUEST = "RELION_JOB_ABORT_NOW"
+_CLOCKS_DIFFER_BY_SECONDS = 1.0  # a file's time is kept more coarsely, and on network disks by another machine
+
+
+def _start_of_this_process() -> float:
+    """Return when this process was started, in seconds since the epoch; now, where the system does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        age = 0.0
+    return time.time() - age
+
+
+_STARTED = _start_of_this_process()
 
 
 class Outcome(Enum):
@@ -46,9 +60,18 @@ class ExitMarkers:
         self.outcome: Outcome | None = None  # how this run ended, once it has
 
     def clear(self) -> None:
-        """Remove what an earlier run left: its marker and its abort request."""
+        """Remove every marker and the abort request."""
         for name in (*(outcome.file_name for outcome in Outcome), ABORT_REQUEST):
             (self.directory / name).unlink(missing_ok=True)
+
+    def clear_stale(self) -> None:
+        """Remove what an earlier run left: its marker, and its abort request unless that came since we started."""
+        for outcome in Outcome:
+            (self.directory / outcome.file_name).unlink(missing_ok=True)
+        request = self.directory / ABORT_REQUEST
+        with contextlib.suppress(FileNotFoundError):
+            if request.lstat().st_mtime < _STARTED - _CLOCKS_DIFFER_BY_SECONDS:
+                request.unlink()
 
     def is_abort_requested(self) -> bool:
         """Whether RELION's GUI has left its abort request."""
@@ -86,13 +109,13 @@ class AbortSwitch:
 
     def __init__(
         self,
-        markers: ExitMarkers,
+        markers: ExitMarkers | None = None,
         *,
         when_stuck: Callable[[str], None] = lambda reason: None,
         grace_in_seconds: float = 3.0,
         poll_in_seconds: float = 1.0,
     ) -> None:
-        self._markers = markers
+        self._markers = markers or ExitMarkers(Path())
         self._when_stuck = when_stuck
         self._grace_in_seconds = grace_in_seconds
         self._poll_in_seconds = poll_in_seconds
@@ -110,6 +133,10 @@ class AbortSwitch:
         if self._reason is not None:
             raise JobAborted(self._reason)
 
+    def attend(self, markers: ExitMarkers, when_stuck: Callable[[str], None]) -> None:
+        """Say whose run this is, for a switch that was made before that was known."""
+        self._markers, self._when_stuck = markers, when_stuck
+
     def request(self, reason: str) -> None:
         """Ask the run to end. The first reason is kept."""
         self._reason = self._reason or reason
@@ -118,14 +145,23 @@ class AbortSwitch:
     def watching(self) -> Iterator[None]:
         """Listen to signals and to RELION inside the ``with`` block."""
         self._ended.clear()
+        self._look()
         thread = threading.Thread(target=self._watch, name="abort-watch", daemon=True)
+        with self.hearing_signals():
+            thread.start()
+            try:
+                yield
+            finally:
+                self._ended.set()
+                thread.join()
+
+    @contextlib.contextmanager
+    def hearing_signals(self) -> Iterator[None]:
+        """Note signals inside the ``with`` block, for `check` to tell; nothing ends the process there."""
         previous = self._install_handlers()
-        thread.start()
         try:
             yield
         finally:
-            self._ended.set()
-            thread.join()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -153,14 +189,18 @@ class AbortSwitch:
         """Poll the abort request; after one, wait for the run to end, and end the process if it does not."""
         deadline = None
         while not self._ended.wait(self._poll_in_seconds):
-            if self._reason is None and self._markers.is_abort_requested():
-                self.request(f"ended on RELION's request ({ABORT_REQUEST})")
+            self._look()
             if self._reason is None:
                 continue
             deadline = deadline or time.monotonic() + self._grace_in_seconds
             if time.monotonic() >= deadline:
                 self._end_process(self._reason)
                 return
+
+    def _look(self) -> None:
+        """Look for RELION's request."""
+        if self._reason is None and self._markers.is_abort_requested():
+            self.request(f"ended on RELION's request ({ABORT_REQUEST})")
 
     def _end_process(self, reason: str) -> None:
         """End the process from this thread, unless it has just ended by itself or is writing its results."""

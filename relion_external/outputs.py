@@ -16,6 +16,7 @@ from gem_plugin.reconstruction import Map, Reconstruction
 from gem_plugin.report import write_report
 from relion_external import nodes
 from relion_external.file_names import (
+    ALL_RESULTS,
     CALIBRATED_HALF_MAPS,
     COMBINED_MAP,
     FSC,
@@ -70,15 +71,24 @@ def write_results(
         raise OutputError(_cannot_write(directory, error)) from error
 
 
-def move_into_place(folder: Path, directory: Path) -> None:
-    """Move complete results into the job directory, the list of nodes last, and remove what this run did not make.
+def move_into_place(folder: Path, directory: Path, *, mask_was_given: bool) -> None:
+    """Move complete results into the job directory and remove what this run did not make.
+
+    The settings come first, because they make the directory ours, and the list of nodes last.
 
     Raises
     ------
     OutputError
-        If a result cannot be moved; nothing is moved if a directory stands where a file should go.
+        If a result cannot be moved; nothing is moved if one is missing or a directory stands where a file should go.
     """
-    names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == NODES)
+    results = [name for name in ALL_RESULTS if not (mask_was_given and name == MASK)]
+    names = sorted(results, key=lambda name: (name != SETTINGS, name == NODES))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise OutputError(
+            f"{folder / missing[0]} has gone since it was written: no result in {directory} was changed; see that no "
+            "other program removes files there and run the job again"
+        )
     blocked = [name for name in names if (directory / name).is_dir()]
     if blocked:
         raise OutputError(f"{directory / blocked[0]} is a directory where a result of that name belongs: move it away")

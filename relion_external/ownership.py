@@ -3,10 +3,13 @@
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gem_plugin.errors import OutputError
 from relion_external.file_names import ALL_RESULTS, SETTINGS
-from relion_external.options import JobOptions
+
+if TYPE_CHECKING:
+    from relion_external.options import JobOptions
 
 _JOB_TYPE = re.compile(r"^_rlnJobType(?:Label)?[ \t]+(\S+)", re.MULTILINE)
 _EXTERNAL_NUMBER = "99"  # in RELION 3.1
@@ -17,6 +20,12 @@ class ForeignDirectoryError(OutputError):
     """The directory given as ``--o`` holds something that is not ours: nothing in it may change, markers included."""
 
 
+def is_own_directory(directory: Path) -> bool:
+    """Whether RELION made the directory for an External job or, if RELION did not make it, a run of ours filled it."""
+    job_type = _job_type(directory / "job.star")
+    return _is_file_or_link(directory / SETTINGS) if job_type is None else _is_external(job_type)
+
+
 def require_own_directory(directory: Path) -> None:
     """Make sure that `directory`, if it is there, is not the directory of another job.
 
@@ -25,30 +34,36 @@ def require_own_directory(directory: Path) -> None:
     Raises
     ------
     ForeignDirectoryError
-        If it holds a file under the name of one of our results but not our settings, or a job.star of another type.
+        If it is another's: it holds a job.star of another type, or a file under the name of one of our results but
+        not our settings.
+    OutputError
+        If there is such a file in the directory that RELION made for this job: it may get a marker.
     """
     job_type = _job_type(directory / "job.star")
-    if job_type is not None and job_type != _EXTERNAL_NUMBER and not job_type.startswith(_EXTERNAL_LABEL):
+    if job_type is not None and not _is_external(job_type):
         raise ForeignDirectoryError(
             f"--o {directory} is the directory of another kind of job (its job.star says {job_type}): nothing was "
             "changed there; name a directory of its own for the results, e.g. --o External/job012/"
         )
     found = [name for name in ALL_RESULTS if _is_file_or_link(directory / name)]
     if found and SETTINGS not in found:
-        raise ForeignDirectoryError(
+        raise _refusal(
+            directory,
             f"--o {directory} holds {found[0]}, which gem-external would overwrite and did not write (there is no "
-            f"{SETTINGS} beside it): nothing was changed there; name another directory for the results, or move the "
-            "file away"
+            f"{SETTINGS} beside it): nothing was overwritten; name another directory for the results, or move the "
+            "file away",
         )
 
 
-def require_inputs_elsewhere(options: JobOptions) -> None:
+def require_inputs_elsewhere(options: "JobOptions") -> None:
     """Make sure that no result would overwrite an input.
 
     Raises
     ------
     ForeignDirectoryError
-        If an input lies in the job directory under the name of a result.
+        If an input lies in the job directory under the name of a result, and the directory is not known to be ours.
+    OutputError
+        If it does and the directory is ours: it may get a marker.
     """
     directory = Path(os.path.realpath(options.directory))
     for option in ("in_parts", "in_mask", "in_3dref"):
@@ -58,10 +73,20 @@ def require_inputs_elsewhere(options: JobOptions) -> None:
         # The name that was given, and the file that it leads to if it is a link.
         for place in (Path(os.path.realpath(path.parent)) / path.name, Path(os.path.realpath(path))):
             if place.parent == directory and place.name in ALL_RESULTS:
-                raise ForeignDirectoryError(
+                raise _refusal(
+                    options.directory,
                     f"--{option} {path} lies in the directory for the results, --o {options.directory}, and would be "
-                    "overwritten: nothing was changed there; name another directory as --o"
+                    "overwritten: nothing was; name another directory as --o",
                 )
+
+
+def _refusal(directory: Path, message: str) -> OutputError:
+    """Return the error that leaves a marker in a directory of ours and nothing in another's."""
+    return OutputError(message) if is_own_directory(directory) else ForeignDirectoryError(message)
+
+
+def _is_external(job_type: str) -> bool:
+    return job_type == _EXTERNAL_NUMBER or job_type.startswith(_EXTERNAL_LABEL)
 
 
 def _job_type(job_star: Path) -> str | None:

@@ -1,6 +1,8 @@
-"""The hidden folder in which results lie until all are complete."""
+"""The hidden folder in which results lie until all are complete. Each run has its own."""
 
 import contextlib
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,30 +12,39 @@ from gem_plugin.errors import OutputError
 _NAME = ".gem_partial"
 
 
+def choose_partial_folder(directory: Path) -> Path:
+    """Return a path in the job directory that no other run has chosen."""
+    return directory / f"{_NAME}_{os.getpid()}_{secrets.token_hex(4)}"
+
+
 @contextlib.contextmanager
-def partial_results(directory: Path) -> Iterator[Path]:
-    """Yield an empty hidden folder in the job directory for results that are not complete; remove it at the end.
+def partial_results(folder: Path) -> Iterator[Path]:
+    """Make the folder for results that are not complete, yield it, and remove it at the end.
 
     Raises
     ------
     OutputError
         If the folder cannot be made: then no result could be written either.
     """
-    folder = directory / _NAME
-    remove_partial_results(directory)  # left by a run that was killed
     try:
         folder.mkdir()
     except OSError as error:
         raise OutputError(
-            f"{directory} cannot be written: {error.strerror or error}. Check that you may write there and that the "
-            "disk has space left"
+            f"{folder.parent} cannot be written: {error.strerror or error}. Check that you may write there and that "
+            "the disk has space left"
         ) from error
     try:
         yield folder
     finally:
-        remove_partial_results(directory)
+        remove_partial_results(folder)
 
 
-def remove_partial_results(directory: Path) -> None:
+def remove_partial_results(folder: Path) -> None:
     """Remove the folder, if it is there."""
-    shutil.rmtree(directory / _NAME, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned_results(directory: Path) -> None:
+    """Remove what killed runs have left in a job directory; no other run may be at work there."""
+    for folder in directory.glob(f"{_NAME}*"):
+        remove_partial_results(folder)

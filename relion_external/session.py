@@ -78,7 +78,7 @@ def within_processors(options: JobOptions) -> tuple[JobOptions, str | None]:
 
 
 def limit_threads(n_threads: int) -> None:
-    """Tell the numerical libraries how many threads they may use and where they may keep files, before they are imported."""
+    """Tell the numerical libraries how many threads they may use, and where to keep files, before they are imported."""
     prepare_caches()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(n_threads)

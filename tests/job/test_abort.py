@@ -1,5 +1,6 @@
 """Abort: RELION's request and the signals of a user or a queueing system end a real process, at once and cleanly."""
 
+import os
 import signal
 import subprocess
 import time
@@ -78,10 +79,20 @@ def test_an_abort_keeps_the_results_of_an_earlier_run(project: Project, start: S
 def test_a_request_that_came_before_the_start_is_an_old_one(project: Project, start: Start):
     project.write()
     JOB.mkdir(parents=True)
-    (JOB / "RELION_JOB_ABORT_NOW").touch()
+    request = JOB / "RELION_JOB_ABORT_NOW"
+    request.touch()
+    os.utime(request, (time.time() - 10,) * 2)
     process = start(behaviour="")
     process.communicate(timeout=SECONDS)
     assert standing_markers(JOB) == ["RELION_JOB_EXIT_SUCCESS"]
+
+
+def test_a_request_while_the_program_loads_is_heard(project: Project, start: Start):
+    project.write()
+    JOB.mkdir(parents=True)
+    (JOB / "RELION_JOB_EXIT_SUCCESS").touch()
+    process = start(behaviour="", before=f"touch {JOB}/RELION_JOB_ABORT_NOW; ")
+    assert_aborted(process, "RELION_JOB_ABORT_NOW")
 
 
 def test_a_log_that_nobody_reads_does_not_end_the_run(project: Project, start: Start):

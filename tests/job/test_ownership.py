@@ -26,6 +26,17 @@ def assert_refused(result: Run, directory: Path, before: dict[str, bytes], *expe
     assert content(directory) == before
 
 
+def assert_failed_there(result: Run, directory: Path, before: dict[str, bytes], *expected: str) -> None:
+    """In the job's own directory RELION has to learn of it; nothing else changes."""
+    after = content(directory)
+    assert after.pop("RELION_JOB_EXIT_FAILURE") == b""
+    assert {name: data for name, data in before.items() if not name.startswith("RELION_JOB_EXIT")} == after
+    assert result.markers == ["RELION_JOB_EXIT_FAILURE"]
+    assert (result.exit_code, len(result.errors), len(result.err.splitlines())) == (1, 1, 1)
+    for words in expected:
+        assert words in result.errors[0]
+
+
 def job_star(directory: Path, job_type: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "job.star").write_text(f"\n# version 30001\n\ndata_job\n\n{job_type}\n_rlnJobIsContinue 0\n")
@@ -79,14 +90,25 @@ def test_an_input_that_would_be_overwritten(project: Project, run: RunJob, spell
     assert run().exit_code == 0
     Path("link").symlink_to(JOB)
     Path("linked.star").symlink_to(JOB / "run_data.star")
-    assert_refused(run(parts=spelling), JOB, content(JOB), "--in_parts", spelling)
+    before = content(JOB)
+    assert_failed_there(run(parts=spelling), JOB, before, "--in_parts", spelling)
 
 
 @pytest.mark.parametrize(("option", "name"), [("--in_mask", "gem_mask.mrc"), ("--in_3dref", "run_class001.mrc")])
 def test_a_mask_or_reference_that_would_be_overwritten(project: Project, run: RunJob, option: str, name: str):
     project.write()
     assert run().exit_code == 0
-    assert_refused(run(option, str(JOB / name)), JOB, content(JOB), option, name)
+    before = content(JOB)
+    assert_failed_there(run(option, str(JOB / name)), JOB, before, option, name)
+
+
+def test_a_result_of_somebody_else_in_the_directory_that_relion_made_for_us(project: Project, run: RunJob):
+    project.write()
+    job_star(JOB, "_rlnJobType 99")
+    (JOB / "run_class001.mrc").write_text("precious")
+    (JOB / "RELION_JOB_EXIT_SUCCESS").touch()
+    before = content(JOB)
+    assert_failed_there(run(), JOB, before, "run_class001.mrc")
 
 
 def test_an_input_under_another_name_may_lie_there(project: Project, run: RunJob):

@@ -42,6 +42,16 @@ def test_clearing_removes_markers_and_request_alone(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.star", "run.out"]
 
 
+@pytest.mark.parametrize(("age_in_seconds", "stays"), [(0, True), (86400, False)])
+def test_a_request_since_the_start_of_this_process_is_not_stale(tmp_path: Path, age_in_seconds: float, stays: bool):
+    request = tmp_path / ABORT_REQUEST
+    request.touch()
+    os.utime(request, (time.time() - age_in_seconds,) * 2)
+    (tmp_path / "RELION_JOB_EXIT_SUCCESS").touch()
+    ExitMarkers(tmp_path).clear_stale()
+    assert standing(tmp_path) == ([ABORT_REQUEST] if stays else [])
+
+
 def wait_for_abort(switch: AbortSwitch) -> None:
     for _ in range(500):
         switch.check()
