@@ -1,6 +1,9 @@
 """The job around the science: files, nodes, exactly one marker, exit codes. The science is a stand-in here."""
 
+import contextlib
 import json
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import starfile
 
+from gem_plugin.errors import InputError
 from relion_external.job import main
 from tests.job import fake
 from tests.job.conftest import JOB, Run, standing_markers
@@ -221,6 +225,7 @@ def test_a_second_run_replaces_the_first(project: Project, run: RunJob):
     run()
     (JOB / "RELION_JOB_EXIT_ABORTED").touch()
     (JOB / "RELION_JOB_ABORT_NOW").touch()
+    os.utime(JOB / "RELION_JOB_ABORT_NOW", (0, 0))  # long before this process
     first = (JOB / "gem_half1.mrc").read_bytes()
     project.images *= 2
     project.write()
@@ -236,6 +241,22 @@ def test_a_defect_shows_a_sentence_and_a_traceback(project: Project, run: RunJob
     assert (result.exit_code, result.markers) == (1, ["RELION_JOB_EXIT_FAILURE"])
     assert "told to crash" in result.errors[0]
     assert "Traceback" in result.err
+
+
+@pytest.mark.parametrize(("words", "is_shown"), [([], False), (["--verbose"], True)])
+def test_warnings_of_numpy_do_not_hide_the_clear_line(
+    project: Project, run: RunJob, monkeypatch: pytest.MonkeyPatch, words: list[str], is_shown: bool
+):
+    def fail(*_: object, **__: object) -> None:
+        warnings.warn("invalid value encountered in divide", RuntimeWarning, stacklevel=1)
+        raise InputError("the images hold NaN")
+
+    monkeypatch.setattr("gem_plugin.reconstruct.reconstruct", fail)
+    project.write()
+    with pytest.warns(RuntimeWarning) if is_shown else contextlib.nullcontext():
+        err = run(*words).err
+    assert "the images hold NaN" in err
+    assert is_shown or err == "gem-external: error: the images hold NaN\n"
 
 
 def test_too_little_memory_is_explained(project: Project, run: RunJob, monkeypatch: pytest.MonkeyPatch):
