@@ -8,7 +8,7 @@ from gem_plugin.errors import ResourceError
 from gem_plugin.reconstruct import plan
 from relion_external.inputs import Inputs, read_inputs
 from relion_external.options import JobOptions
-from relion_external.session import within_processors
+from relion_external.startup import within_processors
 
 if TYPE_CHECKING:
     from gem_plugin.plan import Plan

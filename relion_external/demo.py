@@ -22,8 +22,8 @@ from gem_plugin.io.maps import read_map, write_map
 from gem_plugin.io.particles import OpticsGroup, Particles, write_particles
 from gem_plugin.io.star import read_tables
 from relion_external import file_names
-from relion_external.session import available_processors
 from relion_external.star import simple_block
+from relion_external.startup import available_processors
 
 PARTICLE_TABLE = Path("Refine3D/job001/run_data.star")
 STACK = Path("Extract/job000/particles.mrcs")

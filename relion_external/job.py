@@ -153,7 +153,7 @@ def _run(
 ) -> Outcome:
     """Read, reconstruct, write; returns with the results in place and the marker of success written."""
     from relion_external.progress import make_progress
-    from relion_external.session import announce, command_line, limit_threads, settings_record, within_processors
+    from relion_external.startup import announce, command_line, limit_threads, settings_record, within_processors
 
     options, note = within_processors(options)
     limit_threads(options.n_threads)
