@@ -4,6 +4,7 @@ It starts the fit, it is the comparison in the report, and the honest resolution
 and no support made from the data, only the sphere that the user named.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gem_plugin.normal_equations import NormalEquations, Operator
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, symmetrise
 
 Map = NDArray[np.floating[Any]]
+Apply = Callable[[Map], Map]
 
 ITERATIONS = 10  # conjugate gradients, preconditioned; more change the map by less than its noise
 RIDGE = 1e-3  # of the mean weight of a shell, against directions and frequencies that no particle saw
@@ -104,7 +106,8 @@ def solve_model_free(
     return sphere * _conjugate_gradients(apply, precondition, project(equations.right_side))
 
 
-def _conjugate_gradients(apply, precondition, right_side: Map) -> Map:  # type: ignore[no-untyped-def]
+def _conjugate_gradients(apply: Apply, precondition: Apply, right_side: Map) -> Map:
+    """Solve apply(x) = right_side for a positive operator, from x = 0."""
     solution = np.zeros_like(right_side)
     residual = right_side.copy()
     direction = precondition(residual)

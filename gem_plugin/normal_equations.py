@@ -98,7 +98,7 @@ class NormalEquations:
             raise InputError(f"{path} does not hold normal equations written by this program: {error}") from error
 
 
-def _crop_half_spectrum(transform: NDArray, size: int) -> NDArray:  # type: ignore[type-arg]
+def _crop_half_spectrum(transform: NDArray[Any], size: int) -> NDArray[Any]:
     """Central `size`^3 of an ``rfftn``, as an ``rfftn`` of the smaller box; the new Nyquist planes are zero."""
     n, h = transform.shape[0], size // 2
     keep = np.r_[0:h, n - h + 1 : n]
