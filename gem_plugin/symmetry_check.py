@@ -11,14 +11,14 @@ from gem_plugin.honest import SIGNIFICANCE, lay_out_bands, masked_transform
 
 Map = NDArray[np.floating[Any]]
 
-LEAST_AGREEMENT = 0.8
+LEAST_AGREEMENT = 0.65
 
 
 def symmetry_agreement(plain: tuple[Map, Map], averaged: tuple[Map, Map], sphere: Map) -> float | None:
     """Share of the signal that averaging over the group keeps: 1 for the right group, less for a wrong one.
 
     The signal's power in a band is the cross power of two independent maps, before and after averaging. The lowest
-    band says little (every particle is a blob there), so the share is the mean over the other bands that hold signal.
+    band says little (every particle is a blob there), so the share is the weighted mean over the other bands that hold signal.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def symmetry_agreement(plain: tuple[Map, Map], averaged: tuple[Map, Map], sphere
 
     Returns
     -------
-    None where the plain maps do not agree beyond chance
+    None where the plain maps do not agree beyond chance above the lowest band
     """
     shells = Shells(sphere.shape[0])
     n_shell = shells.n_coefficients / 2 * masks.independent_fraction(sphere)
@@ -40,10 +40,9 @@ def symmetry_agreement(plain: tuple[Map, Map], averaged: tuple[Map, Map], sphere
 
     before, fsc = cross(plain)
     after, _ = cross(averaged)
-    # a share is worth averaging only where its own error is small
-    used = np.logical_and.accumulate(fsc > 3 * SIGNIFICANCE / np.sqrt(bands.sum(n_shell)))
-    if not used.any():
+    n_band = bands.sum(n_shell)
+    chosen = np.flatnonzero(np.logical_and.accumulate(fsc > SIGNIFICANCE / np.sqrt(n_band)))[1:]
+    if len(chosen) == 0:
         return None
-    chosen = np.flatnonzero(used)
-    chosen = chosen[1:] if len(chosen) > 1 else chosen
-    return float(np.mean(after[chosen] / before[chosen]))
+    # a band's share has a variance of about 1 / (n fsc^2): weigh by its inverse
+    return float(np.average(after[chosen] / before[chosen], weights=(n_band * fsc**2)[chosen]))
