@@ -10,6 +10,7 @@ import starfile
 
 from relion_external.options import parse_command_line
 
+VALUES = {"sym": "D2"}  # where a number will not do
 TEMPLATES = Path(__file__).resolve().parents[2] / "relion_external" / "templates"
 SAY = '#!/bin/sh\necho {name} "$@"\n'
 
@@ -99,5 +100,5 @@ def test_settings_in_the_documentation_exist(document: str):
     labels = [line.split("`")[1] for line in table.splitlines()[2:] if "`" in line]
     assert len(labels) >= 4
     for label in labels:
-        words = [f"--{label}"] if label == "verbose" else [f"--{label}", "5"]
+        words = [f"--{label}"] if label == "verbose" else [f"--{label}", VALUES.get(label, "5")]
         parse_command_line(words)
