@@ -18,7 +18,8 @@ def symmetry_agreement(plain: tuple[Map, Map], averaged: tuple[Map, Map], sphere
     """Share of the signal that averaging over the group keeps: 1 for the right group, less for a wrong one.
 
     The signal's power in a band is the cross power of two independent maps, before and after averaging. The lowest
-    band says little (every particle is a blob there), so the share is the weighted mean over the other bands that hold signal.
+    band says little (every particle is a blob there), so the share is the weighted mean over the other bands that
+    hold signal.
 
     Parameters
     ----------
