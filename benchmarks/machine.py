@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
+CHECKOUT = RESULTS.parent.parent
+CODE = ("gem_plugin", "relion_external", "cuda", "benchmarks/*.py")
 PACKAGES = ("numpy", "torch", "numba", "finufft")
 
 
@@ -27,10 +29,17 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_version() -> str:
-    """Name the commit that was measured; it ends in -dirty if files of the checkout differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    said = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
-    return said.stdout.strip() or "unknown"
+    """Name the commit that is measured; it ends in -dirty if the code of the checkout differs from it.
+
+    Results and pages do not count: a long run writes them as it goes.
+    """
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD")
+    changed = git("status", "--porcelain", "--", *CODE)
+    return (f"{commit}-dirty" if changed else commit) or "unknown"
 
 
 def _cpu_model() -> str:
@@ -42,22 +51,43 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def write_results(name: str, figures: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` and return its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_results(name: str, figures: dict[str, Any], path: Path | None = None) -> Path:
+    """Write ``results/<name>.json``, or another file, and return its path."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     about = {"benchmark": name, "date": time.strftime("%Y-%m-%d"), "commit": describe_version()}
-    content = {**about, "machine": describe_machine(), **figures}
-    path.write_text(json.dumps(_portable(content), indent=2, allow_nan=False) + "\n")
+    content = portable({**about, "machine": describe_machine(), **figures})
+    part = path.with_suffix(".part")
+    part.write_text(to_json(content) + "\n")
+    os.replace(part, path)
     return path
 
 
-def _portable(value: Any) -> Any:
+def to_json(content: dict[str, Any]) -> str:
+    """Indented, but with one line for each entry of a list: a long table stays readable and its changes too."""
+    lists: list[str] = []
+
+    def keep(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: keep(item) for key, item in value.items()}
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            rows = ",\n".join(f"    {json.dumps(item, allow_nan=False)}" for item in value)
+            lists.append(f"[\n{rows}\n  ]")
+            return f"@list {len(lists) - 1}@"
+        return value
+
+    text = json.dumps(keep(content), indent=2, allow_nan=False)
+    for i, rows in enumerate(lists):
+        text = text.replace(f'"@list {i}@"', rows)
+    return text
+
+
+def portable(value: Any) -> Any:
     """Four digits; what JSON does not know: nan (a curve that does not cross) as null, infinity as a word."""
     if isinstance(value, dict):
-        return {key: _portable(item) for key, item in value.items()}
+        return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
+        return [portable(item) for item in value]
     if isinstance(value, float):
         if math.isnan(value):
             return None

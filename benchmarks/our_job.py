@@ -1,16 +1,25 @@
 """Our side of a comparison: the job as a user runs it, with one set of defaults, in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import starfile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOB = Path("External/job100")
+CURVE_COLUMNS = {
+    "resolution_in_angstroms": "gemBandResolutionInAngstroms",
+    "c_full": "gemCrossValidatedFsc",
+    "standard_error": "gemCrossValidatedFscStandardError",
+    "model_free_fsc": "gemModelFreeHalfMapFsc",
+}
 
 
 @dataclass(frozen=True)
@@ -19,9 +28,13 @@ class JobResult:
 
     directory: Path
     wall_seconds: float
-    resolution_in_angstroms: float | None  # None: no resolution is claimed
+    resolution_in_angstroms: float | None  # None: no number is stated
+    is_claimed: bool  # False: nothing beyond chance was found
     bands: list[tuple[int, int]]  # first and last Fourier shell of each band of the cross-validated curve
+    curve: dict[str, list[float]]  # the cross-validated curve, one entry a band
     statement: str
+    choices: dict[str, str]  # what the job chose from the data, in words
+    warnings: list[str]
 
     @property
     def gaussian_half_maps(self) -> tuple[Path, Path]:
@@ -57,15 +70,25 @@ def linked_project(project: Path, scratch: Path) -> Path:
 
 
 def run_job(
-    project: Path, table: Path, *, n_threads: int, mask: Path | None = None, job: Path = JOB, symmetry: str = "C1"
+    project: Path,
+    table: Path,
+    *,
+    n_threads: int,
+    mask: Path | None = None,
+    job: Path = JOB,
+    symmetry: str = "C1",
+    options: Sequence[str] = (),
 ) -> JobResult:
-    """Run the job from a project directory as RELION would, and read what it says."""
+    """Run the job from a project directory as RELION would, and read what it says.
+
+    `options` are further words of the command line, such as ``("--fit", "images")``.
+    """
     command = [sys.executable, "-m", "relion_external.job", "--o", f"{job}/", "--in_parts", str(table)]
     if mask is not None:
         command += ["--in_mask", str(mask)]
     if symmetry != "C1":
         command += ["--sym", symmetry]
-    command += ["--j", str(n_threads)]
+    command += [*options, "--j", str(n_threads)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     (project / job).mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -78,14 +101,19 @@ def run_job(
 
 
 def read_job(directory: Path, wall_seconds: float) -> JobResult:
-    """Read a finished job's statement and bands from its ``gem_fsc.star``."""
+    """Read what a finished job states, in ``gem_fsc.star`` and ``gem_config.json``."""
     blocks = starfile.read(directory / "gem_fsc.star", always_dict=True, parse_as_string=["gemStatement"])
     general, bands = blocks["general"], blocks["fsc_bands"]
+    config: dict[str, Any] = json.loads((directory / "gem_config.json").read_text())
     resolution = float(general["gemResolutionInAngstroms"])
     return JobResult(
         directory,
         wall_seconds,
         None if resolution != resolution else resolution,
+        bool(int(general["gemIsResolutionClaimed"])),
         [(int(a), int(b)) for a, b in zip(bands["gemFirstShell"], bands["gemLastShell"], strict=True)],
+        {key: [float(value) for value in bands[column]] for key, column in CURVE_COLUMNS.items()},
         str(general["gemStatement"]),
+        {str(key): str(value) for key, value in config.get("choices", {}).items()},
+        [str(warning) for warning in config.get("warnings", [])],
     )

@@ -1,139 +1,203 @@
-"""Simulated particles with a known truth: our job against relion_reconstruct, in quality, time and honesty.
+"""Simulated particles with a known truth: our job against relion_reconstruct, over a grid of molecules and noise.
 
-``python benchmarks/quality.py`` simulates (or finds in --workdir) 4,000 particles at a signal-to-noise ratio of 0.015:
+``python benchmarks/quality.py`` compares both programs in the same run on
 
-* a CXCR4 complex (PDB 8ZPM), box 96, 1.5 A/px;
-* a 30S ribosomal subunit (PDB 1XNR), box 160, 1.5 A/px;
+* four molecules at 1.5 A/px: a CXCR4 complex (C1, box 96), a 30S ribosomal subunit (C1, 160), beta-galactosidase
+  (D2, 144), a 20S proteasome (D7, 128);
+* signal-to-noise ratios of 0.005, 0.015, 0.05 and 0.2, three seeds, 4,000 particles;
+* three columns: exact poses; poses with errors of 3 degrees and 1 px; and a truth with solvent around it.
 
-runs both programs on them and scores both under one mask made from the truth. The printed resolution is judged against
-the truth's, and RELION's PostProcess runs on our calibrated pair. ``--honesty`` adds a set so faint that the
-resolution is far from Nyquist, ten sets of pure noise, and the same ten with signal. Writes ``results/quality.json``
-(and ``honesty.json``), exits 1 if a target is missed.
+Finished cells are kept in --workdir: a run that was stopped goes on where it was. ``results/quality.json`` is written
+again after each. ``--targets`` runs the two cells for which targets are set, alone and with all threads, so that wall
+times mean something (``results/targets.json``). ``--honesty`` runs a faint set, ten of pure noise, and the same ten
+with signal (``results/honesty.json``). Exits 1 if a target is missed or a cell failed.
 """
 
 import argparse
+import functools
 import os
-from dataclasses import asdict, dataclass
+import shutil
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from honesty import faint_signal, judge, noise_and_signal
-from machine import write_results
-from numpy.typing import NDArray
-from our_job import run_job
-from relion_baseline import reconstruct, require_relion
-from score import HEADER, load_map, mask_from_truth, score_files
-from simulate import map_of_model, simulate
+from cell import TARGETS, run_cell, summary
+from grid import COLUMNS, FITS, N_PARTICLES, POSE_ERRORS, SEEDS, SIGNAL_TO_NOISE, Cell, FinishedCells, all_cells
+from honesty import faint_signal, noise_and_signal
+from images import ImageShop
+from machine import RESULTS, write_results
+from molecules import MOLECULES
+from relion_baseline import require_relion
 
-CXCR4_MAP = "models/cxcr4_C1_96px_1.5A.mrc"
-N_PARTICLES = 4000
-SIGNAL_TO_NOISE = 0.015
-SEED = 7
+CXCR4_MAP = MOLECULES[0].model
 
 
-@dataclass(frozen=True)
-class Molecule:
-    """What is simulated, and what ours must reach on it."""
+class Run:
+    """Cells run a few at a time; each result is kept at once."""
 
-    name: str
-    model: str  # in the data folder
-    box_size_px: int
-    pixel_size_in_angstroms: float
-    target: float  # mean FSC to truth
-    largest_time_ratio: float | None = None  # our wall time over RELION's
+    def __init__(
+        self, cells: Sequence[Cell], arguments: argparse.Namespace, results: Path, reported: Sequence[Cell] = ()
+    ) -> None:
+        self.cells = cells
+        self.reported = [*reported, *(cell for cell in cells if cell not in reported)]
+        self.jobs: int = arguments.jobs
+        self.results = results
+        self.failed: list[Cell] = []
+        self._workdir: Path = arguments.workdir.resolve()
+        self._keep_maps: bool = arguments.keep_maps
+        self._threads: int = arguments.threads or max(1, (os.cpu_count() or 1) // self.jobs)
+        self.finished = FinishedCells(self._workdir / "finished")
+        self._lock = threading.Lock()
+        todo = [cell for cell in cells if cell not in self.finished]
+        self._shop = ImageShop(arguments.data.resolve(), self._workdir, todo, arguments.reference_images)
+        self._n_started = len(cells) - len(todo)
+        self.todo = todo
 
-    def truth(self, data: Path) -> NDArray[np.float32]:
-        """The map [z, y, x]."""
-        path = data / self.model
-        if path.suffix == ".mrc":
-            return load_map(path)[0].astype(np.float32)
-        return map_of_model(path, self.box_size_px, self.pixel_size_in_angstroms)
+    def run_all(self) -> None:
+        """Run what is not finished; a cell that fails does not stop the others."""
+        print(f"{len(self.cells)} cells, {len(self.cells) - len(self.todo)} of them finished before", flush=True)
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            list(pool.map(self._run_one, self.todo))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise SystemExit("stopped; finished cells are kept") from None
+        pool.shutdown()
+        self._collect()
+
+    def _run_one(self, cell: Cell) -> None:
+        try:
+            figures = run_cell(
+                cell, self._shop, self._workdir, self._threads, is_alone=self.jobs == 1, keep_maps=self._keep_maps
+            )
+        except (Exception, SystemExit):
+            with self._lock:
+                self.failed.append(cell)
+                print(f"FAILED: {cell}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            return
+        finally:
+            self._shop.release(cell)
+        with self._lock:
+            self.finished.add(cell, figures)
+            self._n_started += 1
+            print(f"[{self._n_started}/{len(self.cells)}] {summary(cell, figures)}", flush=True)
+            self._collect()
+
+    def _collect(self) -> None:
+        figures = {
+            "pose_errors": str(POSE_ERRORS),
+            "columns": list(COLUMNS),
+            "signal_to_noise": sorted(SIGNAL_TO_NOISE),
+            "seeds": list(SEEDS),
+            "n_particles": N_PARTICLES,
+            "molecules": [
+                {"name": m.name, "title": m.title, "box_size_px": m.box_size_px, "symmetry": m.symmetry}
+                for m in MOLECULES
+            ],
+            "cells": self.finished.collect(self.reported),
+        }
+        write_results(self.results.stem, figures, self.results)
+
+    def missed(self) -> list[str]:
+        """Return the targets that were missed in any finished cell."""
+        return [
+            f"{cell['molecule']}: {name}"
+            for cell in self.finished.collect(self.cells)
+            for name, reached in cell["verdicts"].items()
+            if not reached
+        ]
 
 
-# the larger one first: the time ratio is measured with Numba's cache warm
-MOLECULES = (
-    Molecule("30S", "models/1xnr_30S_asymmetric.cif.gz", 160, 1.5, target=0.81),
-    Molecule("cxcr4", CXCR4_MAP, 96, 1.5, target=0.91, largest_time_ratio=15.0),
-)
+def chosen_cells(arguments: argparse.Namespace) -> list[Cell]:
+    """Return the cells that the options leave of the grid, in its order."""
+    return [
+        cell
+        for cell in all_cells(arguments.seeds, arguments.particles)
+        if cell.molecule in arguments.only
+        and cell.signal_to_noise in arguments.snr
+        and cell.column in arguments.columns
+        and cell.fit in arguments.fit
+    ]
 
 
-def compare(molecule: Molecule, data: Path, workdir: Path, n_threads: int) -> dict[str, Any]:
-    """Simulate, run both programs and print the table."""
-    project = simulate(
-        molecule.truth(data),
-        molecule.pixel_size_in_angstroms,
-        workdir / molecule.name,
-        n_particles=N_PARTICLES,
-        signal_to_noise=SIGNAL_TO_NOISE,
-        seed=SEED,
-    )
-    table = Path(project.table.name)
-    baseline = reconstruct(project.directory, table, project.directory)
-    job = run_job(project.directory, table, n_threads=n_threads)
-    mask = mask_from_truth(load_map(project.truth)[0])
-    pairs = {
-        "relion_reconstruct": (baseline.half1, baseline.half2),
-        "ours, model-free": job.model_free_half_maps,
-        "ours": job.gaussian_half_maps,
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [molecule.name for molecule in MOLECULES]
+    several = functools.partial(parser.add_argument, nargs="+", metavar="X")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with models/")
+    parser.add_argument("--workdir", type=Path, default=Path("build/benchmarks"), help="keeps finished cells")
+    several("--only", choices=names, default=names, help=f"molecules: {', '.join(names)}")
+    several("--columns", choices=COLUMNS, default=list(COLUMNS), help=f"of {', '.join(COLUMNS)}")
+    several("--snr", type=float, default=list(SIGNAL_TO_NOISE), help="signal to noise, ratios of variances")
+    several("--seeds", type=int, default=list(SEEDS), help="seeds of poses, CTFs and noise")
+    several("--fit", choices=FITS, default=list(FITS), help="which fits: one cell of the grid compares --fit images")
+    parser.add_argument("--particles", type=int, default=N_PARTICLES, help=f"in a cell ({N_PARTICLES})")
+    parser.add_argument("--reference-images", type=int, help="of the blurred truth (8000, symmetric ones 4000)")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time (1)")
+    parser.add_argument("--threads", type=int, default=0, help="of our job (the processors shared among the cells)")
+    parser.add_argument("--keep-maps", action="store_true", help="keep each cell's maps in the workdir")
+    parser.add_argument("--list", action="store_true", help="print the cells and which are finished; run nothing")
+    parser.add_argument("--targets", action="store_true", help="run the cells with targets, alone, and nothing else")
+    parser.add_argument("--honesty", action="store_true", help="run the sets of faint and no signal, and nothing else")
+    arguments = parser.parse_args(words)
+    if not arguments.list and not (arguments.data / CXCR4_MAP).exists():
+        parser.error(f"{arguments.data / CXCR4_MAP} is not there: name the data folder with --data")
+    return arguments
+
+
+def run_targets(arguments: argparse.Namespace) -> bool:
+    """Run the cells with targets one after the other, from the start; return whether all targets are reached."""
+    arguments.jobs, arguments.workdir = 1, arguments.workdir / "targets"
+    shutil.rmtree(arguments.workdir / "finished", ignore_errors=True)
+    # the larger one first: the time ratio is measured with Numba's cache warm
+    order = list(TARGETS)
+    cells = sorted((cell for cell in all_cells() if cell.name in TARGETS), key=lambda cell: order.index(cell.name))
+    run = Run(cells, arguments, RESULTS / "targets.json")
+    run.run_all()
+    for cell in run.finished.collect(cells):
+        for name, reached in cell["verdicts"].items():
+            print(f"{cell['molecule']}: {name}: {'reached' if reached else 'MISSED'}")
+    return not run.failed and not run.missed()
+
+
+def run_honesty(arguments: argparse.Namespace) -> bool:
+    """Run the sets on which the resolution's honesty is tried; return whether all of them passed."""
+    map_path, workdir = arguments.data.resolve() / CXCR4_MAP, arguments.workdir.resolve()
+    n_threads = arguments.threads or os.cpu_count() or 1
+    figures: dict[str, Any] = {
+        "faint_signal": faint_signal(map_path, workdir, n_threads),
+        "noise_and_signal": noise_and_signal(map_path, workdir, n_threads),
     }
-    scores = {name: score_files(project.truth, *pair, mask) for name, pair in pairs.items()}
-    honesty = judge(job, project.truth)
-    ratio = job.wall_seconds / baseline.wall_seconds
-    verdicts = {
-        f"mean FSC at least {molecule.target}": scores["ours"].mean_fsc_to_truth >= molecule.target,
-        "the printed resolution is true": honesty.is_true,
-        "PostProcess agrees": honesty.postprocess_agrees,
-    }
-    if molecule.largest_time_ratio is not None:
-        verdicts[f"at most {molecule.largest_time_ratio:.0f} times RELION's time"] = (
-            ratio <= molecule.largest_time_ratio
-        )
-    print(f"\n{molecule.name}: {N_PARTICLES} particles, SNR {SIGNAL_TO_NOISE}\n{HEADER}")
-    for name, figures in scores.items():
-        print(f"{figures.row()}  {name}")
-    print(f"ours says: {job.statement}\n{honesty.lines()}")
-    print(f"wall time: RELION {baseline.wall_seconds:.1f} s, ours {job.wall_seconds:.1f} s, ratio {ratio:.1f}")
-    for verdict, passed in verdicts.items():
-        print(f"target: {verdict}: {'reached' if passed else 'MISSED'}", flush=True)
-    return {
-        "passed": all(verdicts.values()),
-        "verdicts": verdicts,
-        "relion_seconds": round(baseline.wall_seconds, 2),
-        "our_seconds": round(job.wall_seconds, 2),
-        "statement": job.statement,
-        "honesty": honesty.figures(),
-        "scores": {name: {key: round(value, 4) for key, value in asdict(s).items()} for name, s in scores.items()},
-    }
+    print(f"written: {write_results('honesty', figures)}")
+    return all(part["passed"] for part in figures.values())
+
+
+def run_grid(arguments: argparse.Namespace) -> bool:
+    """Run the chosen cells; return whether none failed and none missed a target."""
+    is_standard = arguments.particles == N_PARTICLES and arguments.reference_images is None
+    results = (RESULTS if is_standard else arguments.workdir.resolve()) / "quality.json"
+    # a run of a part of the grid reports the other finished cells too
+    run = Run(chosen_cells(arguments), arguments, results, all_cells(n_particles=arguments.particles))
+    if arguments.list:
+        print("\n".join(f"{'finished' if cell in run.finished else '   to do'}  {cell}" for cell in run.cells))
+        return True
+    run.run_all()
+    for line in (*run.missed(), *(f"failed: {cell}" for cell in run.failed)):
+        print(line)
+    print(f"written: {results}")
+    return not run.failed and not run.missed()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with models/")
-    parser.add_argument("--workdir", type=Path, default=Path("build/benchmarks"), help="keeps the simulated particles")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", choices=[molecule.name for molecule in MOLECULES])
-    parser.add_argument("--honesty", action="store_true", help="also run the sets of pure noise and of signal")
-    parser.add_argument("--honesty-only", action="store_true", help="run nothing but those sets")
-    arguments = parser.parse_args()
-    require_relion()
-    if not (arguments.data / CXCR4_MAP).exists():
-        parser.error(f"{arguments.data / CXCR4_MAP} is not there: name the data folder with --data")
-    workdir = arguments.workdir.resolve()
-    passed = True
-    if not arguments.honesty_only:
-        chosen = [molecule for molecule in MOLECULES if arguments.only in (None, molecule.name)]
-        figures = {m.name: compare(m, arguments.data.resolve(), workdir, arguments.threads) for m in chosen}
-        passed = all(figure["passed"] for figure in figures.values())
-        if arguments.only is None:
-            print(f"\nwritten: {write_results('quality', {'threads': arguments.threads, 'molecules': figures})}")
-    if arguments.honesty or arguments.honesty_only:
-        map_path = arguments.data.resolve() / CXCR4_MAP
-        faint = faint_signal(map_path, workdir, arguments.threads)
-        sets = noise_and_signal(map_path, workdir, arguments.threads)
-        passed = passed and bool(faint["passed"]) and bool(sets["passed"])
-        print(f"written: {write_results('honesty', {'faint_signal': faint, 'noise_and_signal': sets})}")
-    if not passed:
+    arguments = parse()
+    if not arguments.list:
+        require_relion()
+    action = run_targets if arguments.targets else run_honesty if arguments.honesty else run_grid
+    if not action(arguments):
         raise SystemExit(1)
 
 

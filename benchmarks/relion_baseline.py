@@ -48,14 +48,14 @@ def stacks_of(table: Path) -> list[str]:
     return sorted({str(name).split("@", 1)[1] for name in names})
 
 
-def reconstruct(project: Path, table: Path, output: Path, *, symmetry: str = "C1") -> Baseline:
+def reconstruct(project: Path, table: Path, output: Path, *, symmetry: str = "C1", ctf: bool = True) -> Baseline:
     """Run relion_reconstruct on both half sets of a table, from the project directory, one thread each, in turn."""
     output.mkdir(parents=True, exist_ok=True)
     halves = [output.resolve() / f"relion_half{half}.mrc" for half in (1, 2)]
     start = time.perf_counter()
     for half, path in enumerate(halves, start=1):
-        command = ["relion_reconstruct", "--i", str(table), "--o", str(path), "--ctf", "--subset", str(half)]
-        command += ["--sym", symmetry, "--pad", "2", "--skip_gridding"]
+        command = ["relion_reconstruct", "--i", str(table), "--o", str(path), "--subset", str(half)]
+        command += ["--sym", symmetry, "--pad", "2", "--skip_gridding", *(["--ctf"] if ctf else [])]
         log = subprocess.run(command, cwd=project, capture_output=True, text=True)
         if log.returncode or not path.exists():
             raise SystemExit(f"relion_reconstruct failed:\n{log.stdout[-2000:]}\n{log.stderr[-2000:]}")

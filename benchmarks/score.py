@@ -13,6 +13,7 @@ Definitions, the same for our maps and for RELION's:
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,14 +110,31 @@ def mask_from_truth(truth: Volume, extend_px: float = 3.0, edge_px: float = 5.0)
 
 def score(truth: Volume, half1: Volume, half2: Volume, mask: Volume, pixel_size_in_angstroms: float) -> Score:
     """Score one pair of half maps."""
-    n = truth.shape[0]
+
+    def fsc_to_truth(volume: Volume, within: Volume) -> Curve:
+        return fourier_shell_correlation(volume * within, truth * within)
+
+    return score_against(fsc_to_truth, half1, half2, mask, pixel_size_in_angstroms)
+
+
+def score_against(
+    fsc_to_truth: Callable[[Volume, Volume], Curve],
+    half1: Volume,
+    half2: Volume,
+    mask: Volume,
+    pixel_size_in_angstroms: float,
+) -> Score:
+    """Score one pair of half maps by a function that correlates a map with the truth under a mask.
+
+    The function's curve may end before Nyquist: the mean is over the shells that it has.
+    """
+    n = half1.shape[0]
     combined = (half1 + half2) / 2
 
     def crosses(curve: Curve, threshold: float) -> float:
         return crossing(curve, n, pixel_size_in_angstroms, threshold)
 
-    masked = fourier_shell_correlation(combined * mask, truth * mask)
-    unmasked = fourier_shell_correlation(combined, truth)
+    masked, unmasked = fsc_to_truth(combined, mask), fsc_to_truth(combined, np.ones_like(mask))
     return Score(
         mean_fsc_to_truth=float(masked[1:].mean()),
         mean_fsc_to_truth_unmasked=float(unmasked[1:].mean()),

@@ -7,18 +7,21 @@ the noise is white, of unit variance, and the signal is scaled to the asked rati
 
 import argparse
 import subprocess
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 from numpy.typing import NDArray
+from poses import Poses, draw_poses
 from score import load_map, save_map
 
 VOLTAGE_KV = 300.0
 SPHERICAL_ABERRATION_MM = 2.7
 AMPLITUDE_CONTRAST = 0.1
 ATOMIC_B_FACTOR = 60.0
+STACK = "particles.mrcs"
+IMAGES_PER_BATCH = 256
 
 OPTICS_COLUMNS = (
     "OpticsGroupName",
@@ -56,8 +59,13 @@ class SimulatedProject:
     truth: Path
 
 
-def map_of_model(path: Path, box_size_px: int, pixel_size_in_angstroms: float) -> NDArray[np.float32]:
-    """Compute the electron-scattering map [z, y, x] of an atomic model, its centre of mass at the box centre."""
+def map_of_model(
+    path: Path, box_size_px: int, pixel_size_in_angstroms: float, *, keep_origin: bool = False
+) -> NDArray[np.float32]:
+    """Compute the electron-scattering map [z, y, x] of an atomic model.
+
+    The mean of its atoms lies at the box centre, or its own origin does.
+    """
     import gemmi  # a test dependency: needed for atomic models only
 
     structure = gemmi.read_structure(str(path))
@@ -68,7 +76,7 @@ def map_of_model(path: Path, box_size_px: int, pixel_size_in_angstroms: float) -
     atoms = [site.atom for site in model.all()]
     positions = np.array([atom.pos.tolist() for atom in atoms])
     edge = box_size_px * pixel_size_in_angstroms
-    shift = edge / 2 - positions.mean(axis=0)
+    shift = edge / 2 - (0.0 if keep_origin else positions.mean(axis=0))
     if np.abs(positions + shift - edge / 2).max() > edge / 2 - 8 * pixel_size_in_angstroms:
         raise SystemExit(f"{path}: the model does not fit into a box of {edge:.0f} A")
     for atom, position in zip(atoms, positions + shift, strict=True):
@@ -101,10 +109,8 @@ def fourier_crop(volume: NDArray[np.floating], box_size_px: int) -> NDArray[np.f
     return np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(cropped)).real).astype(np.float32)
 
 
-def write_table(
-    path: Path, pixel_size_in_angstroms: float, box_size_px: int, columns: list[NDArray[np.float64]]
-) -> None:
-    """Write a RELION 3.1 particle table; `columns` are rot, tilt, psi, shifts x and y, defocus U and V, angle."""
+def write_table(path: Path, pixel_size_in_angstroms: float, box_size_px: int, poses: Poses) -> None:
+    """Write a RELION 3.1 particle table; half sets alternate."""
     with path.open("w") as file:
         for block, labels in (("optics", OPTICS_COLUMNS), ("particles", PARTICLE_COLUMNS)):
             file.write(f"\n# version 30001\n\ndata_{block}\n\nloop_\n")
@@ -114,12 +120,43 @@ def write_table(
                     f"opticsGroup1 1 {VOLTAGE_KV} {SPHERICAL_ABERRATION_MM} {AMPLITUDE_CONTRAST:.4f} "
                     f"{pixel_size_in_angstroms} {box_size_px} 2\n"
                 )
-        for i, row in enumerate(zip(*columns, strict=True)):
+        for i, row in enumerate(zip(*astuple(poses), strict=True)):
             rot, tilt, psi, x, y, defocus_u, defocus_v, angle = row
             file.write(
-                f"{i + 1:06d}@particles.mrcs {rot:.4f} {tilt:.4f} {psi:.4f} {x:.4f} {y:.4f} {defocus_u:.2f} "
+                f"{i + 1:06d}@{STACK} {rot:.4f} {tilt:.4f} {psi:.4f} {x:.4f} {y:.4f} {defocus_u:.2f} "
                 f"{defocus_v:.2f} {angle:.3f} 1 {i % 2 + 1} mic{i // 50:03d}.mrc {i // 50 + 1}\n"
             )
+
+
+def project_images(
+    truth: Path, poses: Poses, directory: Path, pixel_size_in_angstroms: float, box_size_px: int, *, ctf: bool = True
+) -> Path:
+    """Project a map without noise with relion_project; return the stack, which appears when it is complete."""
+    stack = directory / "clean.mrcs"
+    if stack.exists():
+        return stack
+    directory.mkdir(parents=True, exist_ok=True)
+    table = directory / "projected.star"
+    write_table(table, pixel_size_in_angstroms, box_size_px, poses)
+    command = ["relion_project", "--i", str(truth.resolve()), "--o", "projecting", "--ang", table.name]
+    command += ["--angpix", str(pixel_size_in_angstroms), *(["--ctf"] if ctf else [])]
+    subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    (directory / "projecting.star").unlink(missing_ok=True)
+    (directory / "projecting.mrcs").rename(stack)
+    return stack
+
+
+def add_noise(clean: Path, noisy: Path, signal_to_noise: float, random: np.random.Generator) -> None:
+    """Write a stack with white noise of unit variance; the images are scaled to the ratio of variances, 0: none."""
+    with mrcfile.open(clean, permissive=True) as source:
+        images = np.asarray(source.data)
+        noise_sd = images.std() / np.sqrt(signal_to_noise or 1.0)
+        with mrcfile.new_mmap(noisy, images.shape, mrc_mode=2, overwrite=True) as target:
+            target.voxel_size = source.voxel_size
+            for start in range(0, len(images), IMAGES_PER_BATCH):
+                batch = slice(start, start + IMAGES_PER_BATCH)
+                signal = images[batch] if signal_to_noise else np.zeros_like(images[batch])
+                target.data[batch] = (signal + random.normal(0, noise_sd, signal.shape)) / noise_sd
 
 
 def simulate(
@@ -142,40 +179,13 @@ def simulate(
     directory.mkdir(parents=True, exist_ok=True)
     save_map(project.truth, truth, pixel_size_in_angstroms)
     random = np.random.default_rng(seed)
-    n, box = n_particles, truth.shape[0]
-    rot = random.uniform(-180, 180, n)
-    tilt = np.degrees(np.arccos(random.uniform(-1, 1, n)))
-    psi = random.uniform(-180, 180, n)
-    shift_x, shift_y = (random.normal(0, 2 * pixel_size_in_angstroms, n) for _ in range(2))
-    defocus_u = random.uniform(8000, 22000, n)
-    defocus_v = defocus_u + random.normal(0, 300, n)
-    angle = random.uniform(0, 180, n)
-    columns = [rot, tilt, psi, shift_x, shift_y, defocus_u, defocus_v, angle]
-    poses = directory / "poses.star"
-    write_table(poses, pixel_size_in_angstroms, box, columns)
-    command = ["relion_project", "--i", "truth.mrc", "--o", "clean", "--ctf", "--ang", poses.name]
-    command += ["--angpix", str(pixel_size_in_angstroms)]
-    subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
-    add_noise(directory, pixel_size_in_angstroms, signal_to_noise, random)
-    poses.rename(project.table)  # last: its presence says that the project is complete
+    poses = draw_poses(random, n_particles, pixel_size_in_angstroms)
+    clean = project_images(project.truth, poses, directory, pixel_size_in_angstroms, truth.shape[0])
+    add_noise(clean, directory / STACK, signal_to_noise, random)
+    clean.unlink()
+    # last: its presence says that the project is complete
+    write_table(project.table, pixel_size_in_angstroms, truth.shape[0], poses)
     return project
-
-
-def add_noise(
-    directory: Path, pixel_size_in_angstroms: float, signal_to_noise: float, random: np.random.Generator
-) -> None:
-    """Turn ``clean.mrcs`` into ``particles.mrcs`` with white noise of unit variance."""
-    with mrcfile.open(directory / "clean.mrcs", permissive=True) as file:
-        clean = np.array(file.data)
-    noise_sd = clean.std() / np.sqrt(signal_to_noise or 1.0)
-    if signal_to_noise == 0:
-        clean[:] = 0
-    noisy = (clean + random.normal(0, noise_sd, clean.shape)) / noise_sd
-    with mrcfile.new(directory / "particles.mrcs", overwrite=True) as file:
-        file.set_data(noisy.astype(np.float32))
-        file.voxel_size = pixel_size_in_angstroms
-    for leftover in ("clean.mrcs", "clean.star"):
-        (directory / leftover).unlink(missing_ok=True)
 
 
 def main() -> None:
