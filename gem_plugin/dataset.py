@@ -21,7 +21,7 @@ class FourierBatch:
     """A few particles at the Fourier points of a half plane."""
 
     indices: NDArray[np.int64]  # [m] rows of the particle table
-    points: NDArray[np.float32]  # [3, m, points] in the map's transform, cycles a box edge
+    rotations: NDArray[np.float64]  # [m, 3, 3] of the map
     observed: NDArray[np.complex64]  # [m, points] transforms, particle at the centre
     ctf: NDArray[np.float32]  # [m, points]
 
@@ -40,14 +40,13 @@ def batches(indices: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int6
 def fourier_batch(
     particles: Particles, images: NDArray[np.float32], indices: NDArray[np.int64], plane: conventions.HalfPlane
 ) -> FourierBatch:
-    """Transform and centre `images` [m, n, n] of the particles `indices`, and give each its slice points and CTF."""
+    """Transform and centre `images` [m, n, n] of the particles `indices`, and give each its rotation and CTF."""
     observed = conventions.image_transforms(images, plane)
     shifts_px = particles.shifts_in_angstroms[indices] / particles.optics.pixel_size_in_angstroms
     observed *= conventions.centring_phases(shifts_px, plane)
-    rotations = conventions.rotation_matrices(particles.euler_angles_deg[indices])
     return FourierBatch(
         indices,
-        conventions.slice_points(rotations, plane),
+        conventions.rotation_matrices(particles.euler_angles_deg[indices]),
         observed,
         contrast_transfer(particles, indices, plane).astype(np.float32),
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,13 +11,29 @@ from numpy.typing import NDArray
 
 from gem_plugin.errors import GemError
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.normal_equations import NormalEquations, Operator
-from gem_plugin.ops import voxelize
-from gem_plugin.ops.replicate import replicate
+from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.symmetry import point_group
 
-Map = NDArray[np.floating[Any]]
 OnStep = Callable[["FitState"], None]
+
+
+class DataTerm(Protocol):
+    """What a half set's particles say of Gaussians: a loss and its gradient."""
+
+    voxels_per_px: float  # of the grid on which Gaussians are drawn, a pixel of the particle images
+
+    @property
+    def radius_px(self) -> float:
+        """Half the edge of the box in which the term is defined."""
+
+    def box_size_at(self, step: int, schedule_steps: int) -> int:
+        """Voxels or pixels on an axis of the grid of that step, for the record."""
+
+    def backward(self, whole: Tensors, step: int, schedule_steps: int) -> float:
+        """Add the loss's gradients to the parameters behind `whole` (lengths in px); return the loss."""
+
+    def best_scale(self, whole: Tensors) -> float:
+        """The factor on all amplitudes that minimises the loss."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +48,8 @@ class FitSettings:
     amplitude_rate: float = 0.04  # of the softplus argument
     betas: tuple[float, float] = (0.85, 0.98)
     final_rate: float = 0.03
-    smallest_scale_px: float = 0.6
+    smallest_scale_voxels: float = 0.8  # of the term's grid: the samples of narrower ones are no longer Gaussian
     largest_scale_px: float = 4.0
-    coarse_box_size_px: int = 0  # box of the first steps, 0 = the full one
-    coarse_share: float = 0.1  # of the schedule, done in the coarse box
 
 
 @dataclass(frozen=True)
@@ -56,23 +70,22 @@ EDGE_PX = 3.0  # centres stay that far inside the box: what lies beyond it, no d
 
 
 class GaussianFit:
-    """Adam on the 11 numbers of each Gaussian against the collapsed likelihood, coarse box first.
+    """Adam on the 11 numbers of each Gaussian against a data term.
 
     The amplitude is softplus(u) times a unit, so it stays positive; widths are clamped.
+
+    Parameters
+    ----------
+    double : whether to hold the parameters in float64
     """
 
-    def __init__(
-        self, equations: NormalEquations, start: Gaussians, settings: FitSettings, *, engine: str, n_threads: int
-    ) -> None:
+    def __init__(self, term: DataTerm, start: Gaussians, settings: FitSettings, *, double: bool = False) -> None:
         self.settings = settings
-        self._engine = engine
+        self._term = term
         self._group = point_group(start.symmetry)
-        self._full_box = equations.box_size_px
-        self._reach_px = max(equations.box_size_px // 2 - EDGE_PX, 1.0)
-        coarse = settings.coarse_box_size_px or equations.box_size_px
-        self._full_operator = Operator(equations, n_threads)
-        self._coarse_operator = Operator(equations.crop(coarse), n_threads)
-        kind = torch.float64 if engine == "reference" else torch.float32
+        self._smallest_scale_px = settings.smallest_scale_voxels / term.voxels_per_px
+        self._reach_px = max(term.radius_px - EDGE_PX, 1.0)
+        kind = torch.float64 if double else torch.float32
 
         def parameter(values: NDArray[np.float32]) -> torch.Tensor:
             return torch.tensor(values, dtype=kind, requires_grad=True)
@@ -107,66 +120,39 @@ class GaussianFit:
 
     def run(self, on_step: OnStep) -> Gaussians:
         """Take the settings' steps; `on_step` is called after each and may raise to stop."""
-        coarse_steps = int(self.settings.coarse_share * self.settings.schedule_steps)
         for step in range(self.settings.n_steps):
-            operator = self._coarse_operator if step < coarse_steps else self._full_operator
-            loss = self._step(operator, step)
-            on_step(FitState(step + 1, loss, operator.box_size_px, self.gaussians))
+            loss = self._step(step)
+            box_size_px = self._term.box_size_at(step, self.settings.schedule_steps)
+            on_step(FitState(step + 1, loss, box_size_px, self.gaussians))
         return self.gaussians()
 
     def _amplitudes(self) -> torch.Tensor:
         return self._unit * torch.nn.functional.softplus(self._softplus_argument)
 
-    def _volume(self, box_size_px: int) -> torch.Tensor:
-        ratio = box_size_px / self._full_box
-        whole = replicate(
-            self._centres * ratio,
-            self._log_scales + math.log(ratio),
-            self._quaternions,
-            self._amplitudes(),
-            self._group.operators,
-        )
-        return voxelize(*whole, box_size_px, engine=self._engine)
+    def _whole(self) -> Tensors:
+        return replicate(self._centres, self._log_scales, self._quaternions, self._amplitudes(), self._group.operators)
 
     def _match_greyscale(self) -> None:
         """Scale all amplitudes to the data: the one linear least-squares step that is free."""
-        operator = self._coarse_operator
         with torch.no_grad():
-            volume = self._volume(operator.box_size_px).float().numpy()
-        scale = float(np.vdot(volume, operator.right_side) / np.vdot(volume, operator.apply(volume)))
+            scale = self._term.best_scale(self._whole())
         if math.isfinite(scale) and scale > 0:
             self._unit *= scale
 
-    def _step(self, operator: Operator, step: int) -> float:
+    def _step(self, step: int) -> float:
         cosine = 0.5 * (1 + math.cos(math.pi * min(step / self.settings.schedule_steps, 1)))
         factor = self.settings.final_rate + (1 - self.settings.final_rate) * cosine
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._optimiser.zero_grad(set_to_none=True)
-        volume = self._volume(operator.box_size_px)
-        loss, gradient = operator.loss_and_gradient(volume.detach().float().numpy())
+        loss = self._term.backward(self._whole(), step, self.settings.schedule_steps)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the fit diverged at step {step + 1}: its loss is {loss}; look for extreme pixel values in the"
                 " particle images, or give fewer --n_gaussians"
             )
-        volume.backward(torch.from_numpy(np.ascontiguousarray(gradient)).to(volume.dtype))  # type: ignore[no-untyped-call]
         self._optimiser.step()
         with torch.no_grad():
             self._centres.clamp_(-self._reach_px, self._reach_px)
-            self._log_scales.clamp_(math.log(self.settings.smallest_scale_px), math.log(self.settings.largest_scale_px))
+            self._log_scales.clamp_(math.log(self._smallest_scale_px), math.log(self.settings.largest_scale_px))
         return loss
-
-
-def gaussian_map(gaussians: Gaussians, box_size_px: int, *, engine: str) -> Map:
-    """The map that Gaussians and their symmetry mates make, [n, n, n]."""
-    with torch.no_grad():
-        whole = replicate(
-            torch.from_numpy(gaussians.centres_px),
-            torch.from_numpy(gaussians.log_scales),
-            torch.from_numpy(gaussians.quaternions),
-            torch.from_numpy(gaussians.amplitudes),
-            point_group(gaussians.symmetry).operators,
-        )
-        volume = voxelize(*whole, box_size_px, engine=engine)
-    return np.asarray(volume.numpy(), dtype=np.float32)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin import conventions, dataset
+from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.errors import InputError
-from gem_plugin.fit import FitSettings, FitState, GaussianFit, gaussian_map
+from gem_plugin.fit import FitSettings, FitState, GaussianFit
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
 from gem_plugin.io.images import ImageReader
@@ -25,6 +26,8 @@ from gem_plugin.monitor import Monitor
 from gem_plugin.noise import Noise, measure_noise, noise_power_at
 from gem_plugin.normal_equations import Accumulator, NormalEquations
 from gem_plugin.reconstruction import FitHistory, HalfResult
+from gem_plugin.render import gaussian_map
+from gem_plugin.spreading import fast_even_size
 from gem_plugin.stopping import EVALUATE_EVERY, HeldOutScore, StepChoice
 from gem_plugin.symmetry import PointGroup, symmetrise
 from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
@@ -44,9 +47,15 @@ class Run:
     engine: str
     n_threads: int
     plane: conventions.HalfPlane
+    render_box_px: int  # voxels on an axis of the grid on which Gaussians are drawn
     radius_px: float  # of the particle sphere
     group: PointGroup
     monitor: Monitor
+
+    @property
+    def voxels_per_px(self) -> float:
+        """Voxels of the render grid on a pixel of the images."""
+        return self.render_box_px / self.plane.box_size_px
 
     @property
     def last_shell(self) -> int:
@@ -92,18 +101,18 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start)) // run.group.order, 1)
     plan = _plan_steps(quarters, start, n_gaussians, run, name, np.random.default_rng(quarter_seed))
     run.monitor.note(f"{name}: {n_gaussians} Gaussians, {plan.n_steps} steps{_why(run.config, plan)}")
-    gaussians, history = _fit(
-        equations.window(start.window_px),
+    fit = GaussianFit(
+        _data_term(equations, start, run),
         place_gaussians(start.density, n_gaussians, np.random.default_rng(half_seed), run.group.name, run.group.order),
-        FitSettings(plan.n_steps, plan.schedule_steps, coarse_box_size_px=choose_coarse_box(start)),
-        run,
-        f"{name}: fitting {n_gaussians} Gaussians",
+        FitSettings(plan.n_steps, plan.schedule_steps),
+        double=run.engine == "reference",
     )
+    gaussians, history = _fit(fit, equations.n_particles, run, f"{name}: fitting {n_gaussians} Gaussians")
     return HalfResult(
         half_set=half_set,
         n_particles=equations.n_particles,
         gaussians=gaussians,
-        gaussian_map=gaussian_map(gaussians, equations.box_size_px, engine=run.engine),
+        gaussian_map=gaussian_map(gaussians, run.plane.box_size_px, run.render_box_px, engine=run.engine),
         model_free_map=model_free,
         noise_power=quarters.noise.power,
         history=_with_scores(history, plan.scores),
@@ -140,7 +149,7 @@ def _accumulate(
     with ImageReader(particles) as reader:
         noise = measure_noise(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
         for part in (shuffled[0::2], shuffled[1::2]):
-            accumulator = Accumulator(run.plane, noise_power_at(noise, run.plane), run.n_threads)
+            accumulator = Accumulator(run.plane, noise_power_at(noise, run.plane), run.n_threads, run.render_box_px)
             for batch in dataset.stream(particles, reader, np.sort(part), run.plane, batch_size):
                 accumulator.add(batch)
                 done += len(batch.indices)
@@ -166,12 +175,26 @@ def _accumulate(
 def _model_free(equations: NormalEquations, run: Run) -> Map:
     """A model-free map with the particle's symmetry: the exact solution, or a mean where that costs too much."""
     if run.group.order <= LARGEST_EXACT_ORDER:
-        return solve_model_free(equations, run.radius_px, run.n_threads, run.group, run.last_shell)
+        on_pixels = equations.crop(run.plane.box_size_px)
+        return solve_model_free(on_pixels, run.radius_px, run.n_threads, run.group, run.last_shell)
     return symmetrise(_plain_map(equations, run), run.group, run.n_threads)
 
 
 def _plain_map(equations: NormalEquations, run: Run) -> Map:
-    return solve_model_free(equations, run.radius_px, run.n_threads, last_shell=run.last_shell)
+    on_pixels = equations.crop(run.plane.box_size_px)
+    return solve_model_free(on_pixels, run.radius_px, run.n_threads, last_shell=run.last_shell)
+
+
+def _data_term(equations: NormalEquations, start: Start, run: Run) -> CollapsedTerm:
+    """The likelihood within the central box that holds the density."""
+    window = min(fast_even_size(start.window_px * run.voxels_per_px), run.render_box_px)
+    return CollapsedTerm(
+        equations.window(window),
+        engine=run.engine,
+        n_threads=run.n_threads,
+        voxels_per_px=run.voxels_per_px,
+        coarse_box=choose_coarse_box(start, window, run.render_box_px),
+    )
 
 
 def _plan_steps(
@@ -186,22 +209,20 @@ def _plan_steps(
     if not score.is_meaningful:
         return StepPlan(choice.for_the_half(SCHEDULE_STEPS), SCHEDULE_STEPS, None)
     run.monitor.stage(f"{name}: choosing the number of steps", SCHEDULE_STEPS, "steps")
-    box = quarters.equations[0].box_size_px
+    box, fine_box = run.plane.box_size_px, run.render_box_px
 
     def on_step(state: FitState) -> None:
         run.monitor.advance(state.step, loss=state.loss / quarters.equations[0].n_particles)
         if state.step % EVALUATE_EVERY == 0 and choice.record(
-            state.step, score(gaussian_map(state.gaussians(), box, engine=run.engine))
+            state.step, score(gaussian_map(state.gaussians(), box, fine_box, engine=run.engine))
         ):
             raise _EnoughError
 
-    settings = FitSettings(SCHEDULE_STEPS, SCHEDULE_STEPS, coarse_box_size_px=choose_coarse_box(start))
     fit = GaussianFit(
-        quarters.equations[0].window(start.window_px),
+        _data_term(quarters.equations[0], start, run),
         place_gaussians(start.density, n_gaussians, generator, run.group.name, run.group.order),
-        settings,
-        engine=run.engine,
-        n_threads=run.n_threads,
+        FitSettings(SCHEDULE_STEPS, SCHEDULE_STEPS),
+        double=run.engine == "reference",
     )
     with contextlib.suppress(_EnoughError):
         fit.run(on_step)
@@ -212,21 +233,18 @@ class _EnoughError(Exception):
     """The choice of steps is made."""
 
 
-def _fit(
-    equations: NormalEquations, start: Gaussians, settings: FitSettings, run: Run, stage: str
-) -> tuple[Gaussians, FitHistory]:
+def _fit(fit: GaussianFit, n_particles: int, run: Run, stage: str) -> tuple[Gaussians, FitHistory]:
     steps: list[int] = []
     losses: list[float] = []
     boxes: list[int] = []
-    run.monitor.stage(stage, settings.n_steps, "steps")
+    run.monitor.stage(stage, fit.settings.n_steps, "steps")
 
     def on_step(state: FitState) -> None:
         steps.append(state.step)
-        losses.append(state.loss / equations.n_particles)
+        losses.append(state.loss / n_particles)
         boxes.append(state.box_size_px)
         run.monitor.advance(state.step, loss=losses[-1])
 
-    fit = GaussianFit(equations, start, settings, engine=run.engine, n_threads=run.n_threads)
     gaussians = fit.run(on_step)
     history = FitHistory(np.array(steps), np.array(losses), np.array(boxes), np.full(len(steps), np.nan))
     return gaussians, history

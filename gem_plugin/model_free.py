@@ -37,7 +37,7 @@ def sampling_weight(equations: NormalEquations) -> Map:
     Fourier basis.
     """
     n = equations.box_size_px
-    kernel = fft.irfftn(equations.spectrum, s=(2 * n,) * 3)
+    kernel = equations.kernel()
     offset = fft.fftfreq(2 * n, 1 / (2 * n))
     triangle = (1 - np.abs(offset) / n).astype(np.float32)
     kernel *= triangle[:, None, None] * triangle[None, :, None] * triangle[None, None, :]

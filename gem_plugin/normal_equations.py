@@ -27,12 +27,16 @@ from gem_plugin.spreading import SpreadingGrid
 Map = NDArray[np.floating[Any]]
 
 
+BAND_MARGIN = 8  # doubled-box frequencies beyond the data that are kept: the box's own transform leaks there
+
+
 @dataclass(frozen=True)
 class NormalEquations:
     """The arrays b and T of some particles.
 
-    ``right_side`` [n, n, n] is b; ``spectrum`` [2n, 2n, n + 1] is the (real) transform of the kernel t on the doubled
-    box. Greyscale: v is such that a projection's pixel is the sum of the map's voxels.
+    ``right_side`` [n, n, n] is b; ``spectrum`` is the (real) transform of the kernel t on the doubled box, [2n, 2n,
+    n + 1] or, where the data end at a frequency h of that box, [2h + 1, 2h + 1, h + 1] (frequencies in the order of an
+    FFT). Greyscale: v is such that a projection's pixel is the sum of the map's voxels, whatever the voxels' size.
     """
 
     right_side: Map
@@ -44,13 +48,26 @@ class NormalEquations:
         """Voxels of the map on each axis."""
         return int(self.right_side.shape[0])
 
+    @property
+    def band(self) -> int:
+        """Highest frequency of the doubled box at which T is kept, on any axis."""
+        return int(self.spectrum.shape[2]) - 1
+
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         """The arrays of both sets of particles together."""
-        if self.box_size_px != other.box_size_px:
-            raise ValueError(f"boxes of {self.box_size_px} and {other.box_size_px} px cannot be added")
+        if self.box_size_px != other.box_size_px or self.band != other.band:
+            raise ValueError(
+                f"boxes of {self.box_size_px} and {other.box_size_px} px, bands of {self.band} and {other.band} cannot"
+                " be added"
+            )
         return NormalEquations(
             self.right_side + other.right_side, self.spectrum + other.spectrum, self.n_particles + other.n_particles
         )
+
+    def kernel(self) -> Map:
+        """The kernel t on the doubled box, [2n, 2n, 2n], offset 0 first."""
+        full = _embed_half_spectrum(self.spectrum, 2 * self.box_size_px)
+        return np.asarray(fft.irfftn(full, s=(2 * self.box_size_px,) * 3), dtype=np.float32)
 
     def crop(self, box_size_px: int) -> "NormalEquations":
         """The same data on a coarser grid of the same extent: only |k| below the coarse Nyquist is kept."""
@@ -58,8 +75,9 @@ class NormalEquations:
         if m == n:
             return self
         scale = (m / n) ** 3
-        spectrum = _crop_half_spectrum(self.spectrum, 2 * m) * np.float32(scale)
-        transform = _crop_half_spectrum(fft.rfftn(fft.ifftshift(self.right_side)), m)
+        spectrum = _crop_half_spectrum(self.spectrum, min(self.band, m - 1)) * np.float32(scale)
+        transform = _crop_half_spectrum(fft.rfftn(fft.ifftshift(self.right_side)), m // 2 - 1)
+        transform = _embed_half_spectrum(transform, m)
         transform[conventions.shell_indices(m) >= m // 2] = 0
         right_side = fft.fftshift(fft.irfftn(transform, s=(m, m, m))) * np.float32(scale)
         return NormalEquations(right_side.astype(np.float32), spectrum, self.n_particles)
@@ -71,12 +89,10 @@ class NormalEquations:
             return self
         start = n // 2 - m // 2
         keep = slice(start, start + m)
-        kernel = fft.fftshift(fft.irfftn(self.spectrum, s=(2 * n,) * 3))[n - m : n + m, n - m : n + m, n - m : n + m]
-        kernel = kernel.copy()
-        kernel[0] = kernel[:, 0] = kernel[:, :, 0] = 0  # offset -m joins no two voxels of the window
-        spectrum = fft.rfftn(fft.ifftshift(kernel)).real.astype(np.float32)
+        kernel = fft.fftshift(self.kernel())[n - m : n + m, n - m : n + m, n - m : n + m].copy()
+        band = m if self.band == n else min(m, int(np.ceil((self.band - BAND_MARGIN) * m / n)) + BAND_MARGIN)
         right_side = np.ascontiguousarray(self.right_side[keep, keep, keep])
-        return NormalEquations(right_side, spectrum, self.n_particles)
+        return NormalEquations(right_side, _kernel_spectrum(kernel, band), self.n_particles)
 
     def save(self, path: Path) -> None:
         """Write to a numpy .npz file (no pickle)."""
@@ -98,14 +114,29 @@ class NormalEquations:
             raise InputError(f"{path} does not hold normal equations written by this program: {error}") from error
 
 
-def _crop_half_spectrum(transform: NDArray[Any], size: int) -> NDArray[Any]:
-    """Central `size`^3 of an ``rfftn``, as an ``rfftn`` of the smaller box; the new Nyquist planes are zero."""
-    n, h = transform.shape[0], size // 2
-    keep = np.r_[0:h, n - h + 1 : n]
-    place = np.r_[0:h, size - h + 1 : size]
-    cropped = np.zeros((size, size, h + 1), dtype=transform.dtype)
-    cropped[np.ix_(place, place, np.arange(h))] = transform[np.ix_(keep, keep, np.arange(h))]
-    return cropped
+def _kernel_spectrum(kernel: Map, band: int) -> NDArray[np.float32]:
+    """Transform of a symmetric kernel [2n, 2n, 2n], offset 0 in the middle, up to a frequency on each axis."""
+    kernel[0] = kernel[:, 0] = kernel[:, :, 0] = 0  # offset -n joins no two voxels of the box
+    spectrum = fft.rfftn(fft.ifftshift(kernel)).real.astype(np.float32)
+    return spectrum if 2 * band == kernel.shape[0] else _crop_half_spectrum(spectrum, band)
+
+
+def _crop_half_spectrum(transform: NDArray[Any], band: int) -> NDArray[Any]:
+    """The frequencies -band ... band of an ``rfftn``, [2 band + 1, 2 band + 1, band + 1]."""
+    n = transform.shape[0]
+    keep = np.r_[0 : band + 1, n - band : n]
+    return np.ascontiguousarray(transform[np.ix_(keep, keep, np.arange(band + 1))])
+
+
+def _embed_half_spectrum(transform: NDArray[Any], size: int) -> NDArray[Any]:
+    """Undo `_crop_half_spectrum`: an ``rfftn`` of a box of `size`, zero beyond the band."""
+    band = transform.shape[2] - 1
+    if transform.shape[0] == size:
+        return transform
+    place = np.r_[0 : band + 1, size - band : size]
+    full = np.zeros((size, size, size // 2 + 1), dtype=transform.dtype)
+    full[np.ix_(place, place, np.arange(band + 1))] = transform
+    return full
 
 
 class Accumulator:
@@ -116,19 +147,31 @@ class Accumulator:
     plane : the Fourier points of an image that are used
     noise_power : [points] variance of the noise at those points
     n_threads : threads of the FFTs; b and T are spread side by side, one thread each
+    render_box_px : voxels of the result on each axis, on which Gaussians are drawn; by default the images' box. A
+        larger number means smaller voxels, not a wider box.
     """
 
-    def __init__(self, plane: conventions.HalfPlane, noise_power: NDArray[np.float32], n_threads: int) -> None:
+    def __init__(
+        self,
+        plane: conventions.HalfPlane,
+        noise_power: NDArray[np.float32],
+        n_threads: int,
+        render_box_px: int | None = None,
+    ) -> None:
         self._plane = plane
+        self._box_size_px = render_box_px or plane.box_size_px
         self._weight = (2 * plane.weight / noise_power).astype(np.float32)
-        self._right_side = SpreadingGrid(plane.box_size_px, n_threads)
-        self._kernel = SpreadingGrid(2 * plane.box_size_px, n_threads)
+        reach = float(plane.radius.max())
+        self._right_side = SpreadingGrid(self._box_size_px, n_threads, reach)
+        self._kernel = SpreadingGrid(2 * self._box_size_px, n_threads, 2 * reach)
+        self._band = min(int(np.ceil(2 * reach)) + BAND_MARGIN, self._box_size_px)
         self._n_threads = n_threads
         self._n_particles = 0
 
     def add(self, batch: FourierBatch) -> None:
         """Add some particles."""
-        points = batch.points.reshape(3, -1) * np.float32(2 * np.pi / self._plane.box_size_px)
+        points = conventions.slice_points(batch.rotations, self._plane).reshape(3, -1)
+        points *= np.float32(2 * np.pi / self._box_size_px)
         weighted_ctf = batch.ctf * self._weight
         jobs = [
             lambda: self._right_side.add(points, (weighted_ctf * batch.observed).ravel()),
@@ -141,13 +184,8 @@ class Accumulator:
 
     def finish(self) -> NormalEquations:
         """Transform the sums; the accumulator is spent."""
-        right_side = np.ascontiguousarray(self._right_side.result().real)
-        kernel = np.ascontiguousarray(self._kernel.result().real)
-        n = self._plane.box_size_px
-        kernel[0] = kernel[:, 0] = kernel[:, :, 0] = 0  # offset -n joins no two voxels of the box
-        spectrum = fft.rfftn(fft.ifftshift(kernel)).real.astype(np.float32)
-        assert spectrum.shape == (2 * n, 2 * n, n + 1)
-        return NormalEquations(right_side, spectrum, self._n_particles)
+        right_side = self._right_side.result()
+        return NormalEquations(right_side, _kernel_spectrum(self._kernel.result(), self._band), self._n_particles)
 
 
 class Operator:
@@ -156,18 +194,29 @@ class Operator:
     def __init__(self, equations: NormalEquations, n_threads: int) -> None:
         self.box_size_px = equations.box_size_px
         self.right_side = equations.right_side  # [n, n, n]
-        self._spectrum = equations.spectrum  # [2n, 2n, n + 1]
+        self._spectrum = equations.spectrum
+        self._band = equations.band
         self._n_threads = n_threads
 
     def apply(self, volume: Map) -> Map:
-        """T v for a map [n, n, n]; each axis is padded only when its turn comes and cropped as soon as it may be."""
-        n, w = self.box_size_px, self._n_threads
-        transform = fft.rfft(volume, n=2 * n, axis=2, workers=w)
+        """T v for a map [n, n, n]; an axis is padded, and cropped to the band, only when its turn comes."""
+        n, w, h = self.box_size_px, self._n_threads, self._band
+        transform = fft.rfft(volume, n=2 * n, axis=2, workers=w)[:, :, : h + 1]
         transform = fft.fft(transform, n=2 * n, axis=1, workers=w)
-        transform = fft.fft(transform, n=2 * n, axis=0, workers=w)
-        transform *= self._spectrum
+        if h < n:
+            transform = np.concatenate([transform[:, : h + 1], transform[:, -h:]], axis=1)
+        transform = fft.fft(transform, n=2 * n, axis=0, workers=w, overwrite_x=True)
+        if h < n:
+            transform[: h + 1] *= self._spectrum[: h + 1]
+            transform[h + 1 : -h] = 0
+            transform[-h:] *= self._spectrum[h + 1 :]
+        else:
+            transform *= self._spectrum
         transform = fft.ifft(transform, axis=0, workers=w, overwrite_x=True)[:n]
-        transform = fft.ifft(transform, axis=1, workers=w)[:, :n]
+        if h < n:
+            gap = np.zeros((n, 2 * n - 2 * h - 1, h + 1), dtype=transform.dtype)
+            transform = np.concatenate([transform[:, : h + 1], gap, transform[:, h + 1 :]], axis=1)
+        transform = fft.ifft(transform, axis=1, workers=w, overwrite_x=True)[:, :n]
         return np.asarray(fft.irfft(transform, n=2 * n, axis=2, workers=w)[:, :, :n], dtype=np.float32)
 
     def loss_and_gradient(self, volume: Map) -> tuple[float, Map]:

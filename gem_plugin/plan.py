@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.io.particles import Particles
-from gem_plugin.spreading import fine_grid_size
+from gem_plugin.render import choose_render_box
+from gem_plugin.spreading import grid_size
 
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
 POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
@@ -60,14 +61,15 @@ def make_plan(
     """Estimate a run; see `Plan`."""
     n, count = particles.optics.box_size_px, len(particles)
     pixel = particles.optics.pixel_size_in_angstroms
-    kernel_grid = 8.0 * fine_grid_size(2 * n) ** 3
-    map_grid = 8.0 * fine_grid_size(n) ** 3
-    doubled = 4.0 * (2 * n) ** 3
-    # two grids a sum (total and batch), transformed in place; spectra of the quarter sets; FFT work space
-    memory = FIXED_BYTES + 2.1 * (kernel_grid + map_grid) + 3 * doubled
+    box, reach = choose_render_box(plane), float(plane.radius.max())
+    grids = 8.0 * (grid_size(2 * box, 2 * reach) ** 3 + grid_size(box, reach) ** 3)
+    doubled = 4.0 * (2 * box) ** 3
+    # two grids a sum (total and batch), then the doubled box in transformation; T's spectra of both quarter sets
+    spectra = 2 * 8.0 * (2 * reach) ** 3 / 2
+    memory = FIXED_BYTES + max(2 * grids, grids + 3 * doubled) + spectra
     steps = 2 * config.steps if config.steps else STEPS_EXPECTED
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
-    fit = steps * (2 * n) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)
+    fit = steps * (2 * box) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)
     slow = 300 if engine == "reference" else 1
     return Plan(
         (

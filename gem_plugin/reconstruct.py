@@ -23,6 +23,7 @@ from gem_plugin.ops import resolve_engine, voxelize
 from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
+from gem_plugin.render import choose_render_box
 from gem_plugin.resources import available_memory_bytes
 from gem_plugin.symmetry import point_group
 
@@ -88,7 +89,8 @@ def reconstruct(
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
     _check_shifts(particles, messages)
-    run = Run(config, engine, n_threads, plane, radius_px, point_group(config.sym), messages)
+    group = point_group(config.sym)
+    run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, messages)
     _compile_engine(engine, messages)
     halves = (process_half(particles, 1, run), process_half(particles, 2, run))
     return _combine(particles, halves, run, mask, reference, messages)

@@ -87,10 +87,14 @@ def choose_n_gaussians(start: Start) -> int:
     return int(np.clip(round(GAUSSIANS_PER_BIT * 2 * bits * share), FEWEST, MOST))
 
 
-def choose_coarse_box(start: Start) -> int:
-    """The box of a fit's first steps, as extended as its window: just fine enough for what the start map shows."""
-    share = start.window_px / start.density.shape[0]
-    return int(min(fast_even_size(2.2 * (start.last_shell + 1) * share), start.window_px))
+def choose_coarse_box(start: Start, window: int, box: int) -> int:
+    """Voxels on an axis for a fit's first steps: just fine enough for what the start map shows.
+
+    Parameters
+    ----------
+    window, box : voxels on an axis of the central box in which the fit is done, and of the whole box
+    """
+    return int(min(fast_even_size(2.2 * (start.last_shell + 1) * window / box), window))
 
 
 def place_gaussians(

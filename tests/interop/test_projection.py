@@ -24,9 +24,10 @@ def all_indices(particles: Particles) -> NDArray[np.int64]:
     return np.arange(len(particles))
 
 
-def predict(volume: NDArray[np.float32], batch: FourierBatch) -> NDArray[np.complex128]:
+def predict(volume: NDArray[np.float32], batch: FourierBatch, plane: conventions.HalfPlane) -> NDArray[np.complex128]:
     """The data term's model of the centred images: CTF x the map's transform, evaluated exactly on each slice."""
-    radians = batch.points.astype(np.float64).reshape(3, -1) * (2 * np.pi / volume.shape[0])
+    points = conventions.slice_points(batch.rotations, plane).astype(np.float64).reshape(3, -1)
+    radians = points * (2 * np.pi / volume.shape[0])
     z, y, x = (np.ascontiguousarray(axis) for axis in radians[::-1])
     slices = finufft.nufft3d2(z, y, x, volume.astype(np.complex128), isign=-1, eps=1e-9)
     return slices.reshape(batch.ctf.shape) * batch.ctf
@@ -60,7 +61,7 @@ def test_projections_agree_with_relion_project(project: simulated.Project) -> No
     particles = project.particles()
     plane = conventions.half_plane(project.truth.shape[0], FINEST * project.truth.shape[0])
     batch = fourier_batch(particles, project.images(), all_indices(particles), plane)
-    ours = predict(project.truth, batch)
+    ours = predict(project.truth, batch, plane)
     errors = shell_errors(ours, batch.observed, plane)
     assert errors.max() <= LARGEST_ERROR, np.round(errors, 3)
     assert slope(ours, batch.observed, plane) == pytest.approx(1.0, abs=0.01)
@@ -99,7 +100,7 @@ def test_the_comparison_notices_a_wrong_convention(project: simulated.Project, m
     particles = mistake(project.particles())
     plane = conventions.half_plane(project.truth.shape[0], FINEST * project.truth.shape[0])
     batch = fourier_batch(particles, project.images(), all_indices(particles), plane)
-    assert shell_errors(predict(project.truth, batch), batch.observed, plane).max() > 2 * LARGEST_ERROR
+    assert shell_errors(predict(project.truth, batch, plane), batch.observed, plane).max() > 2 * LARGEST_ERROR
 
 
 def mirrored(volume: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,7 +128,7 @@ def test_the_comparison_notices_a_wrong_map(project: simulated.Project, mistake)
     particles = project.particles()
     plane = conventions.half_plane(project.truth.shape[0], FINEST * project.truth.shape[0])
     batch = fourier_batch(particles, project.images(), all_indices(particles), plane)
-    ours = predict(mistake(project.truth), batch)
+    ours = predict(mistake(project.truth), batch, plane)
     too_far = shell_errors(ours, batch.observed, plane).max() > LARGEST_ERROR
     assert too_far or abs(slope(ours, batch.observed, plane) - 1) > 0.01
 

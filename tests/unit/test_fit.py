@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from gem_plugin import conventions
+from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.errors import JobAborted
-from gem_plugin.fit import DivergedError, FitSettings, FitState, GaussianFit, gaussian_map
+from gem_plugin.fit import DivergedError, FitSettings, FitState, GaussianFit
 from gem_plugin.fsc import fourier_shell_correlation
 from gem_plugin.gaussians.start import place_gaussians, start_density
 from gem_plugin.io.particles import OpticsGroup
 from gem_plugin.model_free import solve_model_free
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
+from gem_plugin.render import gaussian_map
 
 N = 32
-SETTINGS = FitSettings(40, 40, coarse_box_size_px=24)
+SETTINGS = FitSettings(40, 40, smallest_scale_voxels=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +39,13 @@ def half() -> tuple[NormalEquations, np.ndarray, np.ndarray]:
 
 def fit_of(half, settings: FitSettings = SETTINGS, engine: str = "cpu", n: int = 250) -> GaussianFit:  # type: ignore[no-untyped-def]
     start = place_gaussians(half[1], n, np.random.default_rng(0))
-    return GaussianFit(half[0], start, settings, engine=engine, n_threads=2)
+    term = CollapsedTerm(half[0], engine=engine, n_threads=2, coarse_box=24)
+    return GaussianFit(term, start, settings, double=engine == "reference")
 
 
 def test_the_fit_beats_the_model_free_map(half) -> None:  # type: ignore[no-untyped-def]
     states: list[FitState] = []
-    found = gaussian_map(fit_of(half, n=500).run(states.append), N, engine="cpu")
+    found = gaussian_map(fit_of(half, n=500).run(states.append), N, N, engine="cpu")
     assert states[-1].loss < states[10].loss
     ours = fourier_shell_correlation(found, half[2])[1:15].mean()
     plain = fourier_shell_correlation(solve_model_free(half[0], 14, 2), half[2])[1:15].mean()
@@ -71,7 +74,7 @@ def test_coarse_box_comes_first(half) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_greyscale_is_the_datas(half) -> None:  # type: ignore[no-untyped-def]
-    found = gaussian_map(fit_of(half).run(lambda state: None), N, engine="cpu")
+    found = gaussian_map(fit_of(half).run(lambda state: None), N, N, engine="cpu")
     operator = Operator(half[0], 1)
     scale = np.vdot(found, operator.right_side) / np.vdot(found, operator.apply(found))
     assert abs(scale - 1) < 0.02
@@ -80,8 +83,8 @@ def test_the_greyscale_is_the_datas(half) -> None:  # type: ignore[no-untyped-de
 def test_engines_fit_alike(half) -> None:  # type: ignore[no-untyped-def]
     """Ten steps from one start: the reference engine ends where the CPU engine does."""
     short = dataclasses.replace(SETTINGS, n_steps=10, schedule_steps=10)
-    cpu = gaussian_map(fit_of(half, short, n=60).run(lambda state: None), N, engine="cpu")
-    oracle = gaussian_map(fit_of(half, short, "reference", n=60).run(lambda state: None), N, engine="reference")
+    cpu = gaussian_map(fit_of(half, short, n=60).run(lambda state: None), N, N, engine="cpu")
+    oracle = gaussian_map(fit_of(half, short, "reference", n=60).run(lambda state: None), N, N, engine="reference")
     assert np.linalg.norm(cpu - oracle) < 2e-3 * np.linalg.norm(oracle)
 
 

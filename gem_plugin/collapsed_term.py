@@ -1,0 +1,75 @@
+"""The likelihood of a half set in its collapsed form, as a data term of the fit: b and T instead of images."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gem_plugin.normal_equations import NormalEquations, Operator
+from gem_plugin.ops import voxelize
+from gem_plugin.ops.replicate import Tensors
+from gem_plugin.render import in_voxels
+
+COARSE_SHARE = 0.1  # of the schedule: the first steps, done in the coarse box
+
+
+class CollapsedTerm:
+    """The negative log-likelihood L(v) of `gem_plugin.normal_equations`, for v drawn from Gaussians.
+
+    Parameters
+    ----------
+    equations : b and T, windowed to the central box in which the Gaussians live
+    voxels_per_px : voxels of their grid on a pixel of the particle images
+    coarse_box : voxels on an axis in the first steps, for the same extent; 0 = all of them
+    """
+
+    def __init__(
+        self,
+        equations: NormalEquations,
+        *,
+        engine: str,
+        n_threads: int,
+        voxels_per_px: float = 1.0,
+        coarse_box: int = 0,
+    ) -> None:
+        self.voxels_per_px = voxels_per_px
+        self.n_particles = equations.n_particles
+        self._engine = engine
+        self._full = Operator(equations, n_threads)
+        coarse = coarse_box or equations.box_size_px
+        self._coarse = self._full if coarse == equations.box_size_px else Operator(equations.crop(coarse), n_threads)
+
+    @property
+    def radius_px(self) -> float:
+        """Half the edge of the box in which the data term is defined."""
+        return self._full.box_size_px // 2 / self.voxels_per_px
+
+    def box_size_at(self, step: int, schedule_steps: int) -> int:
+        """Voxels on an axis in which a step is done."""
+        return self._operator(step, schedule_steps).box_size_px
+
+    def backward(self, whole: Tensors, step: int, schedule_steps: int) -> float:
+        """Add the gradients of L to the parameters behind `whole` (lengths in px); return L less a constant."""
+        operator = self._operator(step, schedule_steps)
+        volume = self._draw(whole, operator)
+        loss, gradient = operator.loss_and_gradient(_array(volume))
+        volume.backward(torch.from_numpy(np.ascontiguousarray(gradient)).to(volume.dtype))  # type: ignore[no-untyped-call]
+        return loss
+
+    def best_scale(self, whole: Tensors) -> float:
+        """The factor on all amplitudes that minimises L."""
+        with torch.no_grad():
+            volume = _array(self._draw(whole, self._coarse))
+        return float(np.vdot(volume, self._coarse.right_side) / np.vdot(volume, self._coarse.apply(volume)))
+
+    def _operator(self, step: int, schedule_steps: int) -> Operator:
+        return self._coarse if step < int(COARSE_SHARE * schedule_steps) else self._full
+
+    def _draw(self, whole: Tensors, operator: Operator) -> torch.Tensor:
+        ratio = self.voxels_per_px * operator.box_size_px / self._full.box_size_px
+        return voxelize(*in_voxels(whole, ratio), operator.box_size_px, engine=self._engine)
+
+
+def _array(volume: torch.Tensor) -> NDArray[Any]:
+    return np.asarray(volume.detach().float().numpy())
