@@ -1,8 +1,9 @@
 """Between the 11 numbers of a Gaussian and what a kernel needs: its footprint, and moments -> gradients.
 
-A kernel sees a Gaussian as centre, peak and the factors of its precision matrix; it returns ten moments of the
-incoming gradient g, with d = r - mu and G = exp(-q / 2):
-M0 = sum g G; M1 = sum g G d; M2 = sum g G d d^T. One chain rule turns them into the 11 gradients, for every engine.
+A kernel on a map sees a Gaussian as centre, peak and the factors of its precision matrix; it returns ten moments of
+the incoming gradient g, with d = r - mu and G = exp(-q / 2):
+M0 = sum g G; M1 = sum g G d; M2 = sum g G d d^T. A kernel on images sees centre, covariance and amplitude, and
+returns the gradients in those ten numbers. One chain rule turns either into the 11 gradients, for every engine.
 """
 
 import math
@@ -14,6 +15,31 @@ from numpy.typing import NDArray
 
 from gem_plugin.ops.reference import rotations_from_quaternions
 
+Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of N Gaussians and the widths along them: covariance = Q diag(s^2) Q^T."""
+
+    rotations: torch.Tensor  # [N, 3, 3] float64, Q: axes in the columns
+    scales: torch.Tensor  # [N, 3] float64, s in pixels
+
+    def precision(self) -> torch.Tensor:
+        """Inverse covariances, [N, 3, 3]."""
+        to_axes = self.rotations / self.scales[:, None, :]
+        return to_axes @ to_axes.transpose(1, 2)
+
+    def covariance(self) -> torch.Tensor:
+        """Covariances, [N, 3, 3]."""
+        from_axes = self.rotations * self.scales[:, None, :]
+        return from_axes @ from_axes.transpose(1, 2)
+
+
+def axes_of(log_scales: torch.Tensor, quaternions: torch.Tensor) -> Axes:
+    """Axes and widths in float64, whatever the precision of the parameters; N is small beside the voxels."""
+    return Axes(rotations_from_quaternions(quaternions.double()), torch.exp(log_scales.double()))
+
 
 @dataclass(frozen=True)
 class FootprintShape:
@@ -21,8 +47,7 @@ class FootprintShape:
 
     factors: NDArray[np.float32]  # [N, 7] Qxx, Qxy/Qxx, Qxz/Qxx, Syy, Syz/Syy, Rzz, sigma_z: see `footprint_shape`
     peaks: NDArray[np.float32]  # [N] value at the centre
-    rotations: torch.Tensor  # [N, 3, 3] float64
-    scales: torch.Tensor  # [N, 3] float64
+    axes: Axes
 
 
 def footprint_shape(log_scales: torch.Tensor, quaternions: torch.Tensor, amplitudes: torch.Tensor) -> FootprintShape:
@@ -30,18 +55,15 @@ def footprint_shape(log_scales: torch.Tensor, quaternions: torch.Tensor, amplitu
 
     q(d) = Rzz dz^2 + Syy (dy + Syz/Syy dz)^2 + Qxx (dx + Qxy/Qxx dy + Qxz/Qxx dz)^2 (an LDL^T factorisation from x
     outwards): the planes with Rzz dz^2 <= cutoff^2, in them the rows, in them the voxels of the ellipsoid.
-    Computed in float64; N is small beside the voxels.
     """
-    rotations = rotations_from_quaternions(quaternions.double())
-    scales = torch.exp(log_scales.double())
-    to_axes = rotations / scales[:, None, :]
-    q = to_axes @ to_axes.transpose(1, 2)
+    axes = axes_of(log_scales, quaternions)
+    q = axes.precision()
     qxx, qxy, qxz, qyy, qyz, qzz = q[:, 0, 0], q[:, 0, 1], q[:, 0, 2], q[:, 1, 1], q[:, 1, 2], q[:, 2, 2]
     syy, syz, szz = qyy - qxy**2 / qxx, qyz - qxy * qxz / qxx, qzz - qxz**2 / qxx
     rzz = szz - syz**2 / syy
     factors = torch.stack([qxx, qxy / qxx, qxz / qxx, syy, syz / syy, rzz, rzz.rsqrt()], dim=1)
-    peaks = amplitudes.double() / ((2 * math.pi) ** 1.5 * scales.prod(1))
-    return FootprintShape(factors.float().numpy(), peaks.float().numpy(), rotations, scales)
+    peaks = amplitudes.double() / ((2 * math.pi) ** 1.5 * axes.scales.prod(1))
+    return FootprintShape(factors.float().numpy(), peaks.float().numpy(), axes)
 
 
 def parameter_gradients(
@@ -50,8 +72,8 @@ def parameter_gradients(
     quaternions: torch.Tensor,
     amplitudes: torch.Tensor,
     shape: FootprintShape,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of centres, log-scales, quaternions and amplitudes from the moments.
+) -> Gradients:
+    """Gradients of centres, log-scales, quaternions and amplitudes from the moments on a map.
 
     Parameters
     ----------
@@ -63,21 +85,41 @@ def parameter_gradients(
     """
     m = moments.double()
     m0, m1 = m[:, 0], m[:, 1:4]
-    m2 = m[:, [4, 5, 6, 5, 7, 8, 6, 8, 9]].reshape(-1, 3, 3)
-    rotations, scales = shape.rotations, shape.scales
-    to_axes = rotations / scales[:, None, :]
-    precision = to_axes @ to_axes.transpose(1, 2)
-    unit_peak = 1 / ((2 * math.pi) ** 1.5 * scales.prod(1))  # peak of a Gaussian of amplitude 1
+    m2 = symmetric_matrices(m[:, 4:])
+    precision = shape.axes.precision()
+    unit_peak = 1 / ((2 * math.pi) ** 1.5 * shape.axes.scales.prod(1))  # peak of a Gaussian of amplitude 1
     peak = amplitudes.double() * unit_peak
     centre_gradient = peak[:, None] * (precision @ m1[:, :, None])[:, :, 0]
     # dL/dCovariance, symmetric; the normalisation 1 / sqrt(det) gives the M0 term
     covariance_gradient = 0.5 * peak[:, None, None] * (precision @ m2 @ precision - m0[:, None, None] * precision)
+    kind = log_scales.dtype
+    scale_gradient, quaternion_gradient = covariance_chain(covariance_gradient, quaternions, shape.axes)
+    return centre_gradient.to(kind), scale_gradient.to(kind), quaternion_gradient.to(kind), (unit_peak * m0).to(kind)
+
+
+def symmetric_matrices(six: torch.Tensor) -> torch.Tensor:
+    """[N, 3, 3] of [N, 6] xx, xy, xz, yy, yz, zz."""
+    return six[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+
+
+def covariance_chain(
+    covariance_gradient: torch.Tensor, quaternions: torch.Tensor, axes: Axes
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chain dL/dCovariance to log-scales and quaternions, in float64.
+
+    Parameters
+    ----------
+    covariance_gradient : [N, 3, 3] float64, symmetric: each off-diagonal element has half of what its pair does
+
+    Returns
+    -------
+    [N, 3], [N, 4]
+    """
+    rotations, scales = axes.rotations, axes.scales
     turned = covariance_gradient @ rotations
     scale_gradient = 2 * scales**2 * (rotations * turned).sum(1)
     rotation_gradient = 2 * turned * (scales**2)[:, None, :]  # dL/dQ of Covariance = Q S^2 Q^T
-    quaternion_gradient = _quaternion_gradient(rotation_gradient, quaternions.double())
-    kind = log_scales.dtype
-    return centre_gradient.to(kind), scale_gradient.to(kind), quaternion_gradient.to(kind), (unit_peak * m0).to(kind)
+    return scale_gradient, _quaternion_gradient(rotation_gradient, quaternions.double())
 
 
 def _quaternion_gradient(v: torch.Tensor, quaternions: torch.Tensor) -> torch.Tensor:

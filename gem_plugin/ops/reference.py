@@ -42,3 +42,32 @@ def voxelize_reference(
         values = torch.where(exponent <= cutoff_sigmas**2, torch.exp(-0.5 * exponent), torch.zeros_like(exponent))
         volume = volume + (peak[:, None] * values).sum(0)
     return volume.reshape(box_size_px, box_size_px, box_size_px)
+
+
+def project_reference(
+    centres_px: torch.Tensor,  # [N, 3]
+    log_scales: torch.Tensor,  # [N, 3]
+    quaternions: torch.Tensor,  # [N, 4]
+    amplitudes: torch.Tensor,  # [N]
+    rotations: torch.Tensor,  # [B, 3, 3] map to view, in the arguments' precision
+    box_size_px: int,
+    cutoff_sigmas: float,
+    chunk: int = 64,
+) -> torch.Tensor:
+    """Line integrals along the view's z of the Gaussians at the pixels of images, [B, n, n] y, x."""
+    axis = torch.arange(box_size_px, dtype=centres_px.dtype) - box_size_px // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    pixels = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    images = torch.zeros(len(rotations), len(pixels), dtype=centres_px.dtype)
+    in_plane = rotations[:, :2]
+    for start in range(0, len(amplitudes), chunk):
+        part = slice(start, start + chunk)
+        from_axes = rotations_from_quaternions(quaternions[part]) * torch.exp(log_scales[part])[:, None, :]  # Q S
+        seen_from_axes = torch.einsum("bic,nck->bnik", in_plane, from_axes)
+        covariances = seen_from_axes @ seen_from_axes.transpose(2, 3)  # [B, N, 2, 2]
+        offsets = pixels - torch.einsum("bic,nc->bni", in_plane, centres_px[part])[:, :, None]  # [B, N, P, 2]
+        exponent = (offsets * torch.linalg.solve(covariances, offsets.transpose(2, 3)).transpose(2, 3)).sum(-1)
+        peak = amplitudes[part] / (2 * math.pi * torch.sqrt(torch.linalg.det(covariances)))
+        values = torch.where(exponent <= cutoff_sigmas**2, torch.exp(-0.5 * exponent), torch.zeros_like(exponent))
+        images = images + torch.einsum("bn,bnp->bp", peak, values)
+    return images.reshape(-1, box_size_px, box_size_px)

@@ -9,7 +9,7 @@ from gem_plugin.ops import numba_cpu
 from gem_plugin.ops.moments import footprint_shape, parameter_gradients
 from gem_plugin.ops.reference import voxelize_reference
 
-DEFAULT_CUTOFF_SIGMAS = 3.5
+DEFAULT_CUTOFF_SIGMAS = 4.0
 
 
 def voxelize(
@@ -41,7 +41,7 @@ def voxelize(
     -------
     [n, n, n] z, y, x
     """
-    _check(centres_px, log_scales, quaternions, amplitudes)
+    check_parameters(centres_px, log_scales, quaternions, amplitudes)
     if engine == "reference":
         return voxelize_reference(centres_px, log_scales, quaternions, amplitudes, box_size_px, cutoff_sigmas)
     if engine != "cpu":
@@ -52,9 +52,10 @@ def voxelize(
     return volume
 
 
-def _check(
+def check_parameters(
     centres_px: torch.Tensor, log_scales: torch.Tensor, quaternions: torch.Tensor, amplitudes: torch.Tensor
 ) -> None:
+    """Refuse parameters whose shapes do not belong together (ValueError)."""
     n = len(amplitudes)
     for name, tensor, shape in (
         ("centres_px", centres_px, (n, 3)),
