@@ -66,6 +66,7 @@ def test_a_round_gaussian_by_hand() -> None:
         4 * one,
         np.eye(3)[None],
         10,
+        cutoff_sigmas=3.5,
         engine="reference",
     )[0]
     assert float(image[3, 6]) == pytest.approx(4 / (2 * np.pi * 1.5**2))  # y = 5 - 2, x = 5 + 1
