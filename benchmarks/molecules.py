@@ -67,4 +67,4 @@ def with_solvent(volume: NDArray[np.floating], pixel_size_in_angstroms: float) -
     blurred = gaussian_filter(volume.astype(np.float64), MASK_BLUR_PX)
     inside = blurred > MASK_THRESHOLD * blurred.max()
     envelope = gaussian_filter(inside.astype(np.float64), SOLVENT_BLUR_IN_ANGSTROMS / pixel_size_in_angstroms)
-    return (volume - SOLVENT_SHARE * volume[inside].mean() * envelope).astype(np.float32)
+    return np.asarray(volume - SOLVENT_SHARE * volume[inside].mean() * envelope, dtype=np.float32)

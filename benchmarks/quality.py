@@ -30,7 +30,7 @@ from grid import COLUMNS, FITS, N_PARTICLES, POSE_ERRORS, SEEDS, SIGNAL_TO_NOISE
 from honesty import faint_signal, noise_and_signal
 from images import ImageShop
 from machine import RESULTS, write_results
-from molecules import MOLECULES
+from molecules import MOLECULES, PIXEL_SIZE_IN_ANGSTROMS
 from relion_baseline import require_relion
 
 CXCR4_MAP = MOLECULES[0].model
@@ -94,6 +94,7 @@ class Run:
             "signal_to_noise": sorted(SIGNAL_TO_NOISE),
             "seeds": list(SEEDS),
             "n_particles": N_PARTICLES,
+            "pixel_size_in_angstroms": PIXEL_SIZE_IN_ANGSTROMS,
             "molecules": [
                 {"name": m.name, "title": m.title, "box_size_px": m.box_size_px, "symmetry": m.symmetry}
                 for m in MOLECULES

@@ -61,7 +61,7 @@ def corrected(measured: Curve, fsc_of_halves: Curve, first: int = 1) -> Curve:
     poor = np.flatnonzero(fsc_of_halves[first:] < LEAST_FSC)
     end = len(measured) if poor.size == 0 else first + int(poor[0])
     f = np.maximum(fsc_of_halves[:end], LEAST_FSC)
-    return measured[:end] / np.sqrt(2 * f / (1 + f))
+    return np.asarray(measured[:end] / np.sqrt(2 * f / (1 + f)))
 
 
 def correlation_in_bands(first: Volume, second: Volume, mask: Volume, bands: Bands) -> NDArray[np.float64]:
