@@ -167,3 +167,36 @@ def test_a_statement_is_true_within_its_bounds(
         band_width_shells=7,
     )
     assert honesty.is_true is is_true
+
+
+def test_targets_are_run_alone_from_the_start_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, bool]] = []
+
+    def run_cell(cell: Cell, *_: Any, is_alone: bool, **__: Any) -> dict[str, Any]:
+        ran.append((cell.molecule, is_alone))
+        return {**FIGURES, "verdicts": {"good enough": cell.molecule == "30S" or len(ran) > 2}}
+
+    monkeypatch.setattr(quality, "run_cell", run_cell)
+    monkeypatch.setattr(quality, "RESULTS", tmp_path / "results")
+    model = tmp_path / quality.CXCR4_MAP
+    model.parent.mkdir()
+    model.touch()
+    words = ["--targets", "--jobs", "2", "--data", str(tmp_path), "--workdir", str(tmp_path)]
+    assert quality.run_targets(quality.parse(words)) is False
+    assert ran == [("30S", True), ("cxcr4", True)]
+    assert quality.run_targets(quality.parse(words)) is True
+    assert len(ran) == 4
+    assert len(json.loads((tmp_path / "results" / "targets.json").read_text())["cells"]) == 2
+
+
+def test_options_choose_a_part_of_the_grid_in_its_order() -> None:
+    arguments = quality.parse(["--list", "--only", "30S", "cxcr4", "--columns", "errors", "--snr", "0.2", "0.015"])
+    chosen = quality.chosen_cells(arguments)
+    assert [(cell.molecule, cell.signal_to_noise) for cell in chosen[:4]] == [
+        ("cxcr4", 0.015),
+        ("30S", 0.015),
+        ("cxcr4", 0.2),
+        ("30S", 0.2),
+    ]
+    assert len(chosen) == 4 * len(SEEDS)
+    assert {cell.column for cell in chosen} == {"errors"}
