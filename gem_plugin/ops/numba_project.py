@@ -101,12 +101,13 @@ def _see(rotation, centres, covariances, cutoff_sigmas, n, ellipses):  # type: i
         px = ax * centres[j, 0] + ay * centres[j, 1] + az * centres[j, 2] + n // 2
         py = bx * centres[j, 0] + by * centres[j, 1] + bz * centres[j, 2] + n // 2
         reach_x, reach_y = cutoff_sigmas * math.sqrt(cxx), cutoff_sigmas * math.sqrt(cyy)
-        seen = px + reach_x >= 0 and px - reach_x <= n - 1 and py + reach_y >= 0 and py - reach_y <= n - 1
+        in_x = px + reach_x >= 0 and px - reach_x <= n - 1
+        seen = in_x and py + reach_y >= 0 and py - reach_y <= n - 1 and variance > 0  # false for what is not finite
         e = ellipses[j]
         e[_PX], e[_PY], e[_SLOPE], e[_QXX], e[_QYY] = px, py, cxy / cyy, 1 / variance, 1 / cyy
         e[_UNIT_PEAK] = 1 / (2 * math.pi * math.sqrt(cyy * variance))
-        e[_FIRST_Y] = max(np.ceil(py - reach_y), 0.0)
-        e[_LAST_Y] = min(np.floor(py + reach_y), n - 1.0) if seen and variance > 0 else e[_FIRST_Y] - 1
+        e[_FIRST_Y] = max(np.ceil(py - reach_y), 0.0) if seen else 0.0
+        e[_LAST_Y] = min(np.floor(py + reach_y), n - 1.0) if seen else -1.0
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
