@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+FitName = Literal["collapsed", "images"]
 EngineName = Literal["auto", "cpu", "reference"]
 
 
@@ -22,6 +23,13 @@ class ReconstructionConfig(BaseModel):
     steps: Annotated[
         int, Field(ge=0, le=100_000, description="optimiser steps per half map; 0 = chosen from the data")
     ] = 0
+    fit: Annotated[
+        FitName,
+        Field(
+            description="collapsed: to the two arrays that hold a half set's whole likelihood; images: to some particle"
+            " images a step, as the GEM paper does it; slower"
+        ),
+    ] = "collapsed"
     maxres: Annotated[
         float,
         Field(

@@ -22,7 +22,7 @@ from scipy import fft
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch
 from gem_plugin.errors import InputError
-from gem_plugin.spreading import SpreadingGrid
+from gem_plugin.spreading import TOLERANCE, SpreadingGrid
 
 Map = NDArray[np.floating[Any]]
 
@@ -149,6 +149,7 @@ class Accumulator:
     n_threads : threads of the FFTs; b and T are spread side by side, one thread each
     render_box_px : voxels of the result on each axis, on which Gaussians are drawn; by default the images' box. A
         larger number means smaller voxels, not a wider box.
+    tolerance : error of the non-uniform FFTs
     """
 
     def __init__(
@@ -157,13 +158,14 @@ class Accumulator:
         noise_power: NDArray[np.float32],
         n_threads: int,
         render_box_px: int | None = None,
+        tolerance: float = TOLERANCE,
     ) -> None:
         self._plane = plane
         self._box_size_px = render_box_px or plane.box_size_px
         self._weight = (2 * plane.weight / noise_power).astype(np.float32)
         reach = float(plane.radius.max())
-        self._right_side = SpreadingGrid(self._box_size_px, n_threads, reach)
-        self._kernel = SpreadingGrid(2 * self._box_size_px, n_threads, 2 * reach)
+        self._right_side = SpreadingGrid(self._box_size_px, n_threads, reach, tolerance)
+        self._kernel = SpreadingGrid(2 * self._box_size_px, n_threads, 2 * reach, tolerance)
         self._band = min(int(np.ceil(2 * reach)) + BAND_MARGIN, self._box_size_px)
         self._n_threads = n_threads
         self._n_particles = 0

@@ -13,7 +13,7 @@ from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
-from gem_plugin.half import Run, process_half
+from gem_plugin.half import process_half
 from gem_plugin.honest import resolution_curve
 from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
@@ -25,6 +25,7 @@ from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
 from gem_plugin.render import choose_render_box
 from gem_plugin.resources import available_memory_bytes
+from gem_plugin.run import Run
 from gem_plugin.symmetry import point_group
 
 Map = NDArray[np.floating[Any]]

@@ -22,6 +22,21 @@ class FitHistory:
 
 
 @dataclass(frozen=True)
+class ParticleResults:
+    """What the Gaussians of one half say of its particles; residuals are mean |residual|^2 / assumed noise power."""
+
+    indices: NDArray[np.int64]  # [m] rows of the particle table
+    scale: Curve  # [m] least-squares factor on the projection; 1 on average
+    normalised_residual: Curve  # [m] 1 where projection and noise are right
+    group_names: tuple[str, ...]
+    group_counts: NDArray[np.int64]  # [groups] particles of this half in each
+    group_residual: Curve  # [groups, bands]; nan for a group without particles
+    band_first_shell: NDArray[np.int64]  # [bands]
+    band_last_shell: NDArray[np.int64]  # [bands] inclusive
+    shell_residual: Curve  # [n // 2 + 1] of all particles; nan where no data are used
+
+
+@dataclass(frozen=True)
 class HalfResult:
     """All that was made from one half set."""
 
@@ -32,6 +47,7 @@ class HalfResult:
     model_free_map: Map  # [z, y, x]
     noise_power: Curve  # [n // 2 + 1] variance of a Fourier coefficient of an n x n image, per shell
     history: FitHistory
+    particles: ParticleResults
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The grid on which Gaussians are drawn, and maps drawn on it.
 
-Sampling a Gaussian at grid points folds its frequencies beyond the grid's Nyquist back: at frequency k (cycles a voxel)
-the samples of one of width s voxels show exp(-2 pi^2 s^2 k^2) and, folded, exp(-2 pi^2 s^2 (1 - k)^2). So the voxels are
-made fine enough that the data end at `FINEST_FREQUENCY`, and widths have a floor in voxels (`fit.FitSettings`).
+Sampling a Gaussian at grid points folds its frequencies beyond the grid's Nyquist back: at k cycles a voxel the samples
+of one of width s voxels show exp(-2 pi^2 s^2 k^2) and, folded, exp(-2 pi^2 s^2 (1 - k)^2). So the voxels are made
+fine enough that the data end at `FINEST_FREQUENCY`, and widths have a floor in voxels (`fit.FitSettings`).
 """
 
 import math

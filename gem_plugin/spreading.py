@@ -45,9 +45,12 @@ class SpreadingGrid:
     n_modes : voxels of the result on each axis, even
     n_threads : threads of the FFT; the spreading takes one, so that a run can be repeated bit by bit
     largest_frequency : of any point on any axis, in cycles over all voxels of the result; by default Nyquist
+    tolerance : error asked of finufft, 1e-6 to 1e-2
     """
 
-    def __init__(self, n_modes: int, n_threads: int, largest_frequency: float | None = None) -> None:
+    def __init__(
+        self, n_modes: int, n_threads: int, largest_frequency: float | None = None, tolerance: float = TOLERANCE
+    ) -> None:
         self.n_modes = n_modes
         self.n_threads = n_threads
         self.full_size = fine_grid_size(n_modes)
@@ -55,7 +58,7 @@ class SpreadingGrid:
         self._plan = finufft.Plan(
             1,
             (self.size,) * 3,
-            eps=TOLERANCE,
+            eps=tolerance,
             isign=1,
             dtype="complex64",
             spreadinterponly=1,
@@ -102,7 +105,7 @@ class SpreadingGrid:
         across = 1 if axis == 0 else 0
         shape = list(values.shape)
         shape[axis] = self.n_modes
-        result = np.empty(shape, dtype=kind)
+        result: NDArray[Any] = np.empty(shape, dtype=kind)
         factor = np.moveaxis((1 / self._profile).astype(np.float32)[:, None, None], 0, axis)
         for start in range(0, values.shape[across], SLAB):
             slab = _part(across, start, start + SLAB)

@@ -18,10 +18,10 @@ from gem_plugin.honest import SIGNIFICANCE, lay_out_bands
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 
-EVALUATE_EVERY = 5  # steps
+EVALUATIONS = 20  # in a whole schedule
 PATIENCE = 4  # evaluations without a better one: the schedule's end would not bring it back
 MORE_DATA_MORE_STEPS = 1.5  # the half's best step over the quarter's; too few cost more than too many
-FEWEST_STEPS = 30
+FEWEST_SHARE = 0.3  # of the schedule
 
 
 class HeldOutScore:
@@ -76,7 +76,8 @@ class StepChoice:
 
     def for_the_half(self, schedule_steps: int) -> int:
         """Steps for the half's own fit."""
+        fewest = round(FEWEST_SHARE * schedule_steps)
         if not self.scores:
-            return FEWEST_STEPS
+            return fewest
         best = self.steps[int(np.argmax(self.scores))]
-        return int(np.clip(round(MORE_DATA_MORE_STEPS * best), FEWEST_STEPS, schedule_steps))
+        return int(np.clip(round(MORE_DATA_MORE_STEPS * best), fewest, schedule_steps))

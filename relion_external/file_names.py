@@ -10,6 +10,7 @@ MODEL_FREE_HALF_MAPS = ("model_free_half1.mrc", "model_free_half2.mrc")
 GAUSSIANS = ("gem_half1_gaussians.npz", "gem_half2_gaussians.npz")
 MASK = "gem_mask.mrc"  # written only when the run made the mask itself
 FSC = "gem_fsc.star"
+RESIDUALS = "gem_residuals.star"
 PARTICLES = "run_data.star"
 REPORT = "logfile.pdf"
 SETTINGS = "gem_config.json"
@@ -23,6 +24,7 @@ ALL_RESULTS = (
     *GAUSSIANS,
     MASK,
     FSC,
+    RESIDUALS,
     PARTICLES,
     REPORT,
     SETTINGS,

@@ -27,10 +27,12 @@ from relion_external.file_names import (
     NODES,
     PARTICLES,
     REPORT,
+    RESIDUALS,
     SETTINGS,
 )
 from relion_external.fsc_table import fsc_table
 from relion_external.nodes import Node, NodeType, RelionVersion
+from relion_external.residual_table import particle_columns, residual_table
 
 
 def write_results(
@@ -61,7 +63,8 @@ def write_results(
                 pixel_size_in_angstroms=reconstruction.pixel_size_in_angstroms,
             )
         (folder / FSC).write_text(fsc_table(reconstruction), encoding="ascii", errors="replace")
-        write_particles(particles, folder / PARTICLES)
+        (folder / RESIDUALS).write_text(residual_table(reconstruction), encoding="utf-8")
+        write_particles(particles, folder / PARTICLES, particle_columns(reconstruction, len(particles)))
         title = f"gem-external: {directory.as_posix()}/"
         write_report(reconstruction, folder / REPORT, title=title, command=command)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

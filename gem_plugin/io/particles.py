@@ -1,5 +1,6 @@
 """Particle tables: RELION STAR -> `Particles`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,17 +107,23 @@ def read_particles(
     )
 
 
-def write_particles(particles: Particles, path: Path) -> None:
+def write_particles(particles: Particles, path: Path, results: Mapping[str, NDArray[np.float64]] | None = None) -> None:
     """Write the particles in use with all their columns, digit by digit as read, for RELION 3.1, 4 and 5.
 
     A split that was made here is not written: the halves of a table are those of its refinement.
+
+    Parameters
+    ----------
+    results
+        Columns to add, or to replace: label -> [n], written with four decimals.
 
     Raises
     ------
     OutputError
         If the file cannot be written.
     """
-    write_tables(path, {"optics": particles.optics_table, "particles": particles.table})
+    columns = {label: [f"{value:.4f}" for value in values] for label, values in (results or {}).items()}
+    write_tables(path, {"optics": particles.optics_table, "particles": particles.table.assign(**columns)})
 
 
 def _read_tables(path: Path) -> tuple[StarTable, StarTable]:

@@ -18,7 +18,7 @@ from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
-from gem_plugin.reconstruction import FitHistory, HalfResult, Reconstruction, ResolutionCurve
+from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults, Reconstruction, ResolutionCurve
 
 STATEMENT = "The resolution is 8.00 A, said the stand-in"
 
@@ -102,6 +102,17 @@ def half_result(particles: Particles, half: int, monitor: Monitor) -> HalfResult
         model_free_map=volume / 2,
         noise_power=np.ones(box // 2 + 1),
         history=FitHistory(np.zeros(1, np.int64), one, np.full(1, box), one),
+        particles=ParticleResults(
+            indices=indices,
+            scale=half + 0.001 * indices,
+            normalised_residual=10 * half + 0.001 * indices,
+            group_names=("1",),
+            group_counts=np.array([len(indices)]),
+            group_residual=np.array([[0.9, 1.1 * half]]),
+            band_first_shell=np.array([1, 2]),
+            band_last_shell=np.array([1, box // 2]),
+            shell_residual=np.full(box // 2 + 1, 1.0 + half),
+        ),
     )
 
 

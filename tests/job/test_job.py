@@ -29,6 +29,7 @@ RESULTS = {
     "gem_half1_gaussians.npz",
     "gem_half2_gaussians.npz",
     "gem_fsc.star",
+    "gem_residuals.star",
     "run_data.star",
     "logfile.pdf",
     "gem_config.json",
@@ -117,12 +118,37 @@ def test_tables_settings_and_report(project: Project, run: RunJob):
     assert b"gem-external --o" in report
 
 
+def test_each_particle_and_group_has_its_results(project: Project, run: RunJob):
+    """Rows of the stand-in's two halves interleave: each value must stand in its own particle's row."""
+    project.write()
+    assert run().exit_code == 0
+    used = starfile.read(JOB / "run_data.star", always_dict=True)["particles"]
+    halves = np.array(project.particles["rlnRandomSubset"]).astype(int)
+    assert set(halves[:4]) == {1, 2}
+    expected = 0.001 * np.arange(len(halves))
+    np.testing.assert_allclose(used["gemParticleScale"].astype(float), halves + expected, atol=1e-4)
+    np.testing.assert_allclose(used["gemNormalisedResidual"].astype(float), 10 * halves + expected, atol=1e-4)
+    tables = starfile.read(JOB / "gem_residuals.star", always_dict=True)
+    groups, shells = tables["groups"], tables["shells"]
+    assert groups["rlnRandomSubset"].tolist() == [1, 1, 2, 2]
+    assert groups["gemLastShell"].tolist() == [1, 16, 1, 16]
+    np.testing.assert_allclose(groups["gemResidualOverNoise"], [0.9, 1.1, 0.9, 2.2])
+    assert groups["rlnGroupNrParticles"].tolist() == np.repeat([sum(halves == 1), sum(halves == 2)], 2).tolist()
+    np.testing.assert_allclose(shells["gemResidualOverNoise"], np.repeat([2.0, 3.0], 17))
+    assert shells["rlnSpectralIndex"].tolist() == [*range(17), *range(17)]
+    assert np.all(shells["rlnSigma2Noise"] == 1)
+
+
 def test_every_column_and_file_is_documented(project: Project, run: RunJob):
     project.write()
     assert run().exit_code == 0
     documented = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
-    labels = [line.split()[0][1:] for line in (JOB / "gem_fsc.star").read_text().splitlines() if line.startswith("_")]
-    assert len(labels) > 15
+    text = (JOB / "gem_fsc.star").read_text() + (JOB / "gem_residuals.star").read_text()
+    labels = [line.split()[0][1:] for line in text.splitlines() if line.startswith("_")]
+    labels += [
+        line.split()[0][1:] for line in (JOB / "run_data.star").read_text().splitlines() if line.startswith("_gem")
+    ]
+    assert len(labels) > 25
     for name in [*labels, *(path.name for path in JOB.iterdir())]:
         assert f"`{name}`" in documented
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.reconstruction import FitHistory, HalfResult, Reconstruction, ResolutionCurve
+from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults, Reconstruction, ResolutionCurve
 
 BOX, PIXEL = 32, 1.5
 STATEMENT = "Resolution 4.37 Å: where the cross-validated correlation less one standard error crosses 0.5."
@@ -62,6 +62,17 @@ def synthetic_half(half_set: int, density: NDArray[np.float32], n_gaussians: int
             loss=-120 * (1 - np.exp(-steps / 12.0)) + half_set,
             box_size_px=np.where(steps < 20, BOX // 2, BOX),
             held_out_score=held_out,
+        ),
+        particles=ParticleResults(
+            indices=np.arange(half_set - 1, 20, 2),
+            scale=np.full(10, 1.0),
+            normalised_residual=np.full(10, 1.0),
+            group_names=("1",),
+            group_counts=np.array([10]),
+            group_residual=np.ones((1, 2)),
+            band_first_shell=np.array([1, 2]),
+            band_last_shell=np.array([1, BOX // 2]),
+            shell_residual=np.ones(BOX // 2 + 1),
         ),
     )
 

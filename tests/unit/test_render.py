@@ -1,4 +1,4 @@
-"""The render grid: how well samples of a Gaussian stand for it, and the data on voxels finer than the images' pixels."""
+"""The render grid: how well samples stand for a Gaussian, and the data on voxels finer than the images' pixels."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,99 @@
+"""One half set's particles, read once: its data in two parts, its noise, and the maps without Gaussians."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin import dataset
+from gem_plugin.errors import InputError
+from gem_plugin.io.images import ImageReader
+from gem_plugin.io.particles import Particles
+from gem_plugin.model_free import solve_model_free, support_sphere
+from gem_plugin.noise import Noise, measure_noise, noise_power_at
+from gem_plugin.normal_equations import Accumulator, NormalEquations
+from gem_plugin.run import Run
+from gem_plugin.symmetry import symmetrise
+from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
+
+Map = NDArray[np.floating[Any]]
+
+LARGEST_EXACT_ORDER = 24  # a mean over a larger group in every iteration would take longer than all else
+POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
+
+
+@dataclass(frozen=True)
+class QuarterSets:
+    """A half set's data in two parts."""
+
+    indices: tuple[NDArray[np.int64], NDArray[np.int64]]  # rows of the particle table
+    equations: tuple[NormalEquations, NormalEquations]
+    maps: tuple[Map, Map]  # model-free
+    noise: Noise
+
+
+def accumulate_quarters(
+    particles: Particles,
+    half_set: int,
+    run: Run,
+    name: str,
+    split_seed: np.random.SeedSequence,
+    noise_seed: np.random.SeedSequence,
+) -> QuarterSets:
+    """Read a half set's particles once and deal them into two quarter sets.
+
+    Raises
+    ------
+    InputError
+        If there are too few particles or an image cannot be used.
+    """
+    indices = np.flatnonzero(particles.half_set == half_set)
+    if len(indices) < 2:
+        raise InputError(
+            f"half set {half_set} has {len(indices)} particle(s) and needs at least 2, for the quarter sets that choose"
+            " its settings: check rlnRandomSubset and the selection"
+        )
+    shuffled = np.random.default_rng(split_seed).permutation(indices)
+    batch_size = max(POINTS_PER_BATCH // len(run.plane.kx), 1)
+    run.monitor.stage(f"{name}: reading particles", len(indices), "particles")
+    done = 0
+    sums = []
+    parts = (np.sort(shuffled[0::2]), np.sort(shuffled[1::2]))
+    with ImageReader(particles) as reader:
+        noise = measure_noise(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
+        for part in parts:
+            accumulator = Accumulator(run.plane, noise_power_at(noise, run.plane), run.n_threads, run.render_box_px)
+            for batch in dataset.stream(particles, reader, part, run.plane, batch_size):
+                accumulator.add(batch)
+                done += len(batch.indices)
+                run.monitor.advance(done)
+            sums.append(accumulator.finish())
+            run.monitor.advance(done)
+    plain = tuple(_plain_map(equations, run) for equations in sums)
+    run.monitor.advance(done)
+    if run.group.order == 1:
+        return QuarterSets(parts, (sums[0], sums[1]), (plain[0], plain[1]), noise)
+    first, second = (model_free_map(equations, run) for equations in sums)
+    run.monitor.advance(done)
+    sphere = support_sphere(run.plane.box_size_px, run.radius_px)
+    agreement = symmetry_agreement((plain[0], plain[1]), (first, second), sphere)
+    if agreement is not None and agreement < LEAST_AGREEMENT:
+        run.monitor.warn(
+            f"{name}: the particles do not show symmetry {run.group.name}: averaging over it keeps {agreement:.0%} of"
+            " the signal (the right group in RELION's orientation keeps all of it); give another --sym, or C1"
+        )
+    return QuarterSets(parts, (sums[0], sums[1]), (first, second), noise)
+
+
+def model_free_map(equations: NormalEquations, run: Run) -> Map:
+    """A model-free map with the particle's symmetry: the exact solution, or a mean where that costs too much."""
+    if run.group.order <= LARGEST_EXACT_ORDER:
+        on_pixels = equations.crop(run.plane.box_size_px)
+        return solve_model_free(on_pixels, run.radius_px, run.n_threads, run.group, run.last_shell)
+    return symmetrise(_plain_map(equations, run), run.group, run.n_threads)
+
+
+def _plain_map(equations: NormalEquations, run: Run) -> Map:
+    on_pixels = equations.crop(run.plane.box_size_px)
+    return solve_model_free(on_pixels, run.radius_px, run.n_threads, last_shell=run.last_shell)

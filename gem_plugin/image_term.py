@@ -1,0 +1,114 @@
+"""The likelihood of a half set image by image, as a data term of the fit: GEM's own way (arXiv 2509.25075, section 3).
+
+Each step draws a few particles. It is the independent check of the collapsed term, and cheaper where few particles
+lie in a huge box.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gem_plugin.conventions import HalfPlane
+from gem_plugin.dataset import FourierBatch, fourier_batch, read_order
+from gem_plugin.io.images import ImageReader
+from gem_plugin.io.particles import Particles
+from gem_plugin.ops.replicate import Tensors
+from gem_plugin.prediction import negative_log_likelihood, predicted_transforms, weights
+from gem_plugin.render import in_voxels
+
+PARTICLES_PER_STEP = 100
+
+
+class ImageTerm:
+    """The negative log-likelihood of minibatches, scaled to the whole half set; a context that keeps stacks open.
+
+    Parameters
+    ----------
+    indices : particles of the half set
+    noise_power : [points]
+    render_box_px : pixels on an axis on which projections are drawn, for the extent of the images' box
+    generator : the half's own; draws the minibatches, each particle once in an epoch
+    """
+
+    def __init__(
+        self,
+        particles: Particles,
+        indices: NDArray[np.int64],
+        plane: HalfPlane,
+        noise_power: NDArray[np.float32],
+        *,
+        render_box_px: int,
+        engine: str,
+        generator: np.random.Generator,
+        particles_per_step: int = PARTICLES_PER_STEP,
+    ) -> None:
+        self.voxels_per_px = render_box_px / plane.box_size_px
+        self.n_particles = len(indices)
+        self._particles = particles
+        self._indices = indices
+        self._plane = plane
+        self._weights = weights(plane, noise_power)
+        self._render_box_px = render_box_px
+        self._engine = engine
+        self._draws = _minibatches(indices, min(particles_per_step, len(indices)), generator)
+        self._reader = ImageReader(particles)
+        self._worker = ThreadPoolExecutor(max_workers=1)
+        self._next = self._worker.submit(self._load)
+
+    def __enter__(self) -> "ImageTerm":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
+
+    @property
+    def radius_px(self) -> float:
+        """Half the edge of the images."""
+        return self._plane.box_size_px / 2
+
+    def box_size_at(self, step: int, schedule_steps: int) -> int:
+        """Pixels on an axis of the projections; the same in every step."""
+        return self._render_box_px
+
+    def backward(self, whole: Tensors, step: int, schedule_steps: int) -> float:
+        """Add the gradients of the next minibatch; return its loss scaled to the half set, less a constant."""
+        batch = self._minibatch()
+        loss = self._loss(whole, batch) * (self.n_particles / len(batch.indices))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss)
+
+    def best_scale(self, whole: Tensors) -> float:
+        """The factor on all amplitudes that minimises the loss of one minibatch."""
+        batch = self._minibatch()
+        with torch.no_grad():
+            loss, doubled = (float(self._loss((*whole[:3], factor * whole[3]), batch)) for factor in (1, 2))
+        # the loss is q f^2 - c f: q + -c = loss, 4 q - 2 c = doubled
+        quadratic = (doubled - 2 * loss) / 2
+        return (quadratic - loss) / (2 * quadratic) if quadratic > 0 else 1.0
+
+    def _loss(self, whole: Tensors, batch: FourierBatch) -> torch.Tensor:
+        predicted = predicted_transforms(
+            in_voxels(whole, self.voxels_per_px), batch.rotations, self._plane, self._render_box_px, engine=self._engine
+        )
+        return negative_log_likelihood(predicted, batch, self._weights)
+
+    def _minibatch(self) -> FourierBatch:
+        batch = self._next.result()
+        self._next = self._worker.submit(self._load)  # read while this one is used
+        return batch
+
+    def _load(self) -> FourierBatch:
+        chunk = read_order(self._particles, next(self._draws))
+        return fourier_batch(self._particles, self._reader.read(chunk), chunk, self._plane)
+
+
+def _minibatches(indices: NDArray[np.int64], size: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Shuffle, deal out, and begin again; a remainder waits for the next epoch's shuffle."""
+    while True:
+        shuffled = generator.permutation(indices)
+        for start in range(0, len(shuffled) - size + 1, size):
+            yield shuffled[start : start + size]

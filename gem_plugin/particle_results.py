@@ -1,0 +1,150 @@
+"""What the finished Gaussians say of each particle and of each group of particles of one half set."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gem_plugin.conventions import HalfPlane
+from gem_plugin.dataset import stream
+from gem_plugin.gaussians.model import Gaussians
+from gem_plugin.io.images import ImageReader
+from gem_plugin.io.particles import Particles
+from gem_plugin.monitor import Monitor
+from gem_plugin.prediction import predicted_transforms
+from gem_plugin.reconstruction import ParticleResults
+from gem_plugin.render import as_tensors, in_voxels
+
+GROUP_COLUMNS = ("rlnGroupName", "rlnGroupNumber", "rlnMicrographName")  # the first that is there names the groups
+PARTICLES_PER_BATCH = 100
+TOLERATED = 0.2  # of the assumed noise power, before a spectrum is called wrong
+SIGNIFICANCE = 5.0  # standard errors
+N_BANDS = 8  # of shells, in which a group's few particles are judged
+
+
+def particle_results(
+    gaussians: Gaussians,
+    particles: Particles,
+    indices: NDArray[np.int64],
+    plane: HalfPlane,
+    noise_power: NDArray[np.float64],
+    *,
+    render_box_px: int,
+    engine: str,
+    monitor: Monitor,
+) -> ParticleResults:
+    """Project Gaussians onto every particle's image and compare.
+
+    With X the CTF-multiplied projection, Y the image and sigma^2 the assumed noise power, a particle's scale is
+    <X, Y> / <X, X>, the least-squares factor on X, and its normalised residual the mean of |scale X - Y|^2 / sigma^2
+    over the Fourier points used: 1 where projection and noise are right.
+
+    Parameters
+    ----------
+    gaussians : of this half, lengths in pixels
+    indices : [m] this half's particles
+    noise_power : [shells] variance of a Fourier coefficient
+    render_box_px : pixels on an axis on which projections are drawn, for the extent of the images' box
+    """
+    whole = in_voxels(as_tensors(gaussians), render_box_px / plane.box_size_px)
+    sigma2 = noise_power[plane.shell]
+    names, group_of = particle_groups(particles)
+    sums = _ShellSums(plane, len(names), len(noise_power))
+    scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
+    done = 0
+    with ImageReader(particles) as reader, torch.no_grad():
+        for batch in stream(particles, reader, indices, plane, PARTICLES_PER_BATCH):
+            predicted = predicted_transforms(whole, batch.rotations, plane, render_box_px, engine=engine).numpy()
+            modelled = (predicted * batch.ctf).astype(np.complex128)
+            fitted = _scales(modelled, batch.observed, plane.weight / sigma2)
+            normalised = np.abs(fitted[:, None] * modelled - batch.observed) ** 2 / sigma2
+            scale[batch.indices] = fitted
+            residual[batch.indices] = normalised @ plane.weight / plane.weight.sum()
+            sums.add(normalised, group_of[batch.indices])
+            done += len(batch.indices)
+            monitor.advance(done)
+    bands = _bands(plane)
+    return ParticleResults(
+        indices=indices,
+        scale=scale[indices],
+        normalised_residual=residual[indices],
+        group_names=names,
+        group_counts=sums.counts,
+        group_residual=np.stack([sums.group_means(band) for band in bands], axis=1),
+        band_first_shell=np.array([band[0] for band in bands]),
+        band_last_shell=np.array([band[-1] for band in bands]),
+        shell_residual=sums.shell_means(),
+    )
+
+
+def particle_groups(particles: Particles) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Names of the groups, and each particle's index among them; one group where the table names none."""
+    for column in GROUP_COLUMNS:
+        if column in particles.table.columns:
+            names, index = np.unique(particles.table[column].astype(str).to_numpy(), return_inverse=True)
+            return tuple(str(name) for name in names), index.astype(np.int64)
+    return ("all particles",), np.zeros(len(particles), dtype=np.int64)
+
+
+def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
+    """Sentences about groups whose residual is not the noise that was assumed."""
+    first, last = results.band_first_shell, results.band_last_shell
+    points = np.array(
+        [2 * plane.weight[(plane.shell >= a) & (plane.shell <= b)].sum() for a, b in zip(first, last, strict=True)]
+    )
+    used = results.group_counts > 0
+    ratios = results.group_residual[used]
+    errors = np.sqrt(2 / (points * results.group_counts[used][:, None]))
+    departures = np.abs(ratios - 1) - SIGNIFICANCE * errors
+    wrong = (departures > TOLERATED).any(axis=1)
+    if not wrong.any():
+        return []
+    group, band = np.unravel_index(int(np.argmax(departures)), departures.shape)
+    name = [name for name, is_used in zip(results.group_names, used, strict=True) if is_used][group]
+    return [
+        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals that are not the noise that was"
+        f" assumed; the furthest is group {name}, {ratios[group, band]:.2f} times the assumed power in Fourier shells"
+        f" {first[band]} to {last[band]}: look at its micrograph, and see gem_residuals.star"
+    ]
+
+
+def _scales(
+    modelled: NDArray[np.complex128], observed: NDArray[np.complex64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """<X, Y> / <X, X> of each particle, [m]; 0 where the model is empty."""
+    cross = (modelled.real * observed.real + modelled.imag * observed.imag) @ weight
+    power = (np.abs(modelled) ** 2) @ weight
+    return np.asarray(np.divide(cross, power, out=np.zeros_like(cross), where=power > 0))
+
+
+def _bands(plane: HalfPlane) -> list[NDArray[np.int64]]:
+    shells = np.unique(plane.shell)
+    return [band for band in np.array_split(shells, N_BANDS) if len(band)]
+
+
+class _ShellSums:
+    """Residual power summed by group and shell."""
+
+    def __init__(self, plane: HalfPlane, n_groups: int, n_shells: int) -> None:
+        self._plane = plane
+        self.counts = np.zeros(n_groups, dtype=np.int64)  # particles of each group
+        self._sums = np.zeros((n_groups, n_shells))
+        self._points = np.bincount(plane.shell, weights=plane.weight, minlength=n_shells)
+
+    def add(self, normalised: NDArray[np.float64], groups: NDArray[np.int64]) -> None:
+        """Add particles [m, points] of the groups [m]."""
+        n_shells = self._sums.shape[1]
+        for row, group in zip(normalised * self._plane.weight, groups, strict=True):
+            self._sums[group] += np.bincount(self._plane.shell, weights=row, minlength=n_shells)
+            self.counts[group] += 1
+
+    def group_means(self, band: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Mean over a band of shells, [groups]."""
+        return _mean(self._sums[:, band].sum(axis=1), self.counts * self._points[band].sum())
+
+    def shell_means(self) -> NDArray[np.float64]:
+        """Mean over all particles, [shells]."""
+        return _mean(self._sums.sum(axis=0), self.counts.sum() * self._points)
+
+
+def _mean(total: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0))

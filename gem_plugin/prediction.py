@@ -1,0 +1,55 @@
+"""What Gaussians predict of particle images: project(), transform, and the likelihood of a few particles."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gem_plugin.conventions import HalfPlane
+from gem_plugin.dataset import FourierBatch
+from gem_plugin.ops import project
+from gem_plugin.ops.replicate import Tensors
+
+
+def predicted_transforms(
+    whole: Tensors, rotations: NDArray[np.float64], plane: HalfPlane, render_box_px: int, *, engine: str
+) -> torch.Tensor:
+    """Transforms of the projections of Gaussians, before the CTF, at the points of `plane`; differentiable.
+
+    Parameters
+    ----------
+    whole : all Gaussians of the particle, lengths in voxels of the render grid
+    rotations : [m, 3, 3]
+    render_box_px : pixels on an axis on which the projections are drawn, for the extent of the images' box
+
+    Returns
+    -------
+    [m, points] complex
+    """
+    images = project(*whole, rotations, render_box_px, engine=engine)
+    spectrum = torch.fft.rfft2(images)
+    ky, kx = torch.from_numpy(plane.ky % render_box_px), torch.from_numpy(plane.kx)
+    sign = torch.from_numpy(1 - 2 * ((plane.kx + plane.ky) % 2)).to(images.dtype)  # the origin is the centre pixel
+    transforms: torch.Tensor = spectrum[:, ky, kx] * sign
+    return transforms
+
+
+def negative_log_likelihood(
+    predicted: torch.Tensor, batch: FourierBatch, inverse_noise: NDArray[np.float32]
+) -> torch.Tensor:
+    """1/2 sum |CTF X - Y|^2 / sigma^2 less the constant 1/2 sum |Y|^2 / sigma^2 (docs/method.md, section 1).
+
+    Parameters
+    ----------
+    predicted : [m, points] X
+    inverse_noise : [points] the weight of each point over sigma^2, see `weights`
+    """
+    modelled = predicted * torch.from_numpy(batch.ctf)
+    observed = torch.from_numpy(batch.observed)
+    cross = modelled.real * observed.real + modelled.imag * observed.imag
+    squares = modelled.real**2 + modelled.imag**2
+    return ((squares - 2 * cross) * torch.from_numpy(inverse_noise)).sum()
+
+
+def weights(plane: HalfPlane, noise_power: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weight of each point of a half plane in the likelihood, [points]: each stands for its Friedel mate too."""
+    return (plane.weight / noise_power).astype(np.float32)

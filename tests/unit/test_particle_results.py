@@ -1,0 +1,103 @@
+"""Scales, residuals and groups of particles whose truth is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gem_plugin import conventions
+from gem_plugin.gaussians.model import Gaussians
+from gem_plugin.io.particles import OpticsGroup, Particles
+from gem_plugin.monitor import SilentMonitor
+from gem_plugin.particle_results import check_residuals, particle_groups, particle_results
+from gem_plugin.phantom import random_particles
+from gem_plugin.prediction import predicted_transforms
+from gem_plugin.reconstruction import ParticleResults
+from gem_plugin.render import as_tensors, choose_render_box, in_voxels
+
+N, COUNT, GROUPS = 24, 60, 3
+SCALES = np.linspace(0.5, 1.5, COUNT)
+SIGMA = 0.02
+PLANE = conventions.half_plane(N, N / 2 - 0.5)
+
+
+@pytest.fixture(scope="module")
+def gaussians() -> Gaussians:
+    random = np.random.default_rng(0)
+    return Gaussians(
+        random.uniform(-5, 5, (30, 3)).astype(np.float32),
+        np.log(random.uniform(0.8, 1.5, (30, 3))).astype(np.float32),
+        np.tile(np.array([1, 0, 0, 0], np.float32), (30, 1)),
+        random.uniform(0.5, 1.5, 30).astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def particles() -> Particles:
+    made = random_particles(COUNT, OpticsGroup("one", 3.0, N, 300.0, 2.7, 0.1), seed=1)
+    names = [f"group{row % GROUPS}" for row in range(COUNT)]
+    return dataclasses.replace(made, table=made.table.assign(rlnGroupName=names))
+
+
+def results(
+    gaussians: Gaussians, particles: Particles, monkeypatch: pytest.MonkeyPatch, noisier: float = 1.0
+) -> ParticleResults:
+    """Images are scaled projections plus white noise; group 1's noise is `noisier` times stronger in power."""
+    from gem_plugin.optics import contrast_transfer
+
+    rotations = conventions.rotation_matrices(particles.euler_angles_deg)
+    box = choose_render_box(PLANE)
+    clean = predicted_transforms(in_voxels(as_tensors(gaussians), box / N), rotations, PLANE, box, engine="cpu").numpy()
+    random = np.random.default_rng(2)
+    noise = (random.normal(size=clean.shape) + 1j * random.normal(size=clean.shape)) * SIGMA / np.sqrt(2)
+    noise[1::GROUPS] *= np.sqrt(noisier)
+    observed = SCALES[:, None] * contrast_transfer(particles, np.arange(COUNT), PLANE) * clean + noise
+
+    def stream(_particles, _reader, indices, plane, size):  # type: ignore[no-untyped-def]
+        from gem_plugin.dataset import FourierBatch
+
+        ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
+        yield FourierBatch(indices, rotations[indices], observed[indices].astype(np.complex64), ctf)
+
+    monkeypatch.setattr("gem_plugin.particle_results.stream", stream)
+    return particle_results(
+        gaussians,
+        particles,
+        np.arange(COUNT),
+        PLANE,
+        np.full(N // 2 + 1, SIGMA**2),
+        render_box_px=box,
+        engine="cpu",
+        monitor=SilentMonitor(),
+    )
+
+
+def test_scales_and_residuals_are_the_simulated_ones(gaussians, particles, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = results(gaussians, particles, monkeypatch)
+    np.testing.assert_allclose(found.scale, SCALES, atol=0.02)
+    n_points = 2 * PLANE.weight.sum()
+    assert np.all(np.abs(found.normalised_residual - 1) < 6 * np.sqrt(2 / n_points))
+    assert abs(found.normalised_residual.mean() - 1) < 6 * np.sqrt(2 / n_points / COUNT)
+    assert np.all(np.abs(found.shell_residual[2:-1] - 1) < 0.15)
+    assert check_residuals(found, PLANE) == []
+
+
+def test_a_group_with_other_noise_is_named(gaussians, particles, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = results(gaussians, particles, monkeypatch, noisier=1.8)
+    assert found.group_names == ("group0", "group1", "group2")
+    np.testing.assert_array_equal(found.group_counts, [20, 20, 20])
+    assert np.all(np.abs(found.group_residual[1] - 1.8) < 0.25)
+    assert np.all(np.abs(found.group_residual[[0, 2]] - 1) < 0.15)
+    (sentence,) = check_residuals(found, PLANE)
+    assert "1 of 3 group(s)" in sentence
+    assert "group1" in sentence
+
+
+def test_groups_follow_the_table(particles: Particles) -> None:
+    names, index = particle_groups(particles)
+    assert names == ("group0", "group1", "group2")
+    np.testing.assert_array_equal(index[:4], [0, 1, 2, 0])
+    bare = dataclasses.replace(particles, table=particles.table.iloc[:, :0])
+    names, index = particle_groups(bare)
+    assert len(names) == 1
+    assert not index.any()
