@@ -10,16 +10,15 @@ from gem_plugin import dataset
 from gem_plugin.errors import InputError
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
-from gem_plugin.model_free import solve_model_free, support_sphere
+from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphere
 from gem_plugin.noise import Noise, measure_noise, noise_power_at
 from gem_plugin.normal_equations import Accumulator, NormalEquations
 from gem_plugin.run import Run
-from gem_plugin.symmetry import symmetrise
+from gem_plugin.symmetric_equations import symmetric_equations
 from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
 
 Map = NDArray[np.floating[Any]]
 
-LARGEST_EXACT_ORDER = 24  # a mean over a larger group in every iteration would take longer than all else
 POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
 
 
@@ -87,13 +86,13 @@ def accumulate_quarters(
 
 
 def model_free_map(equations: NormalEquations, run: Run) -> Map:
-    """A model-free map with the particle's symmetry: the exact solution, or a mean where that costs too much."""
-    if run.group.order <= LARGEST_EXACT_ORDER:
-        on_pixels = equations.crop(run.plane.box_size_px)
-        return solve_model_free(on_pixels, run.radius_px, run.n_threads, run.group, run.last_shell)
-    return symmetrise(_plain_map(equations, run), run.group, run.n_threads)
+    """The model-free map of a half or quarter set, with the particle's symmetry."""
+    on_pixels = equations.crop(run.plane.box_size_px)
+    reach = run.radius_px + SPHERE_EDGE_PX
+    symmetric = symmetric_equations(on_pixels, run.group, reach, run.n_threads)
+    return solve_model_free(symmetric, run.radius_px, run.n_threads, run.last_shell)
 
 
 def _plain_map(equations: NormalEquations, run: Run) -> Map:
     on_pixels = equations.crop(run.plane.box_size_px)
-    return solve_model_free(on_pixels, run.radius_px, run.n_threads, last_shell=run.last_shell)
+    return solve_model_free(on_pixels, run.radius_px, run.n_threads, run.last_shell)

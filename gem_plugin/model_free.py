@@ -13,7 +13,6 @@ from scipy import fft
 
 from gem_plugin import conventions
 from gem_plugin.normal_equations import NormalEquations, Operator
-from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, symmetrise
 
 Map = NDArray[np.floating[Any]]
 Apply = Callable[[Map], Map]
@@ -49,19 +48,17 @@ def solve_model_free(
     equations: NormalEquations,
     radius_px: float,
     n_threads: int,
-    group: PointGroup = NO_SYMMETRY,
     last_shell: int | None = None,
 ) -> Map:
-    """Solve (T + ridge) v = b within the support sphere, and within the maps of a point group.
+    """Solve (T + ridge) v = b within the support sphere.
 
-    For a group the least-squares map among those that have its symmetry is found, which is what adding every particle
-    in all its symmetric poses would give (RELION's way), at the price of a mean over the group an iteration.
+    With the equations of `gem_plugin.symmetric_equations` the map has the group's symmetry, as RELION's has, which adds
+    every particle in all its symmetric poses.
 
     Parameters
     ----------
     radius_px : radius of the sphere outside which the map is zero
     n_threads : threads of the FFTs
-    group : the particle's symmetry
     last_shell : last shell that holds data, by default the last below Nyquist; beyond it the map is next to nothing
 
     Returns
@@ -78,10 +75,6 @@ def solve_model_free(
     shell_mean[last + 1 :] = shell_mean[last]  # corners of the box beyond the data: nothing may grow there
     if not shell_mean.any():  # no data
         return np.zeros((n, n, n), dtype=np.float32)
-    if (
-        group.order > 1
-    ):  # what is left of the sampling's unevenness, averaging evens out; a radial weight commutes with it
-        weight = shell_mean[shell].astype(np.float32)
     ridge = np.float32(RIDGE) * shell_mean[shell].astype(np.float32)
     outside = shell > last
     ridge[outside] = shell_mean[last]
@@ -92,7 +85,7 @@ def solve_model_free(
         return np.asarray(fft.fftshift(fft.irfftn(transform, s=volume.shape, workers=n_threads)), dtype=np.float32)
 
     def project(volume: Map) -> Map:
-        return symmetrise(sphere * volume, group, n_threads)
+        return sphere * volume
 
     def apply(volume: Map) -> Map:
         inside = sphere * volume

@@ -92,7 +92,7 @@ class NormalEquations:
         kernel = fft.fftshift(self.kernel())[n - m : n + m, n - m : n + m, n - m : n + m].copy()
         band = m if self.band == n else min(m, int(np.ceil((self.band - BAND_MARGIN) * m / n)) + BAND_MARGIN)
         right_side = np.ascontiguousarray(self.right_side[keep, keep, keep])
-        return NormalEquations(right_side, _kernel_spectrum(kernel, band), self.n_particles)
+        return NormalEquations(right_side, kernel_spectrum(kernel, band), self.n_particles)
 
     def save(self, path: Path) -> None:
         """Write to a numpy .npz file (no pickle)."""
@@ -114,7 +114,7 @@ class NormalEquations:
             raise InputError(f"{path} does not hold normal equations written by this program: {error}") from error
 
 
-def _kernel_spectrum(kernel: Map, band: int) -> NDArray[np.float32]:
+def kernel_spectrum(kernel: Map, band: int) -> NDArray[np.float32]:
     """Transform of a symmetric kernel [2n, 2n, 2n], offset 0 in the middle, up to a frequency on each axis."""
     kernel[0] = kernel[:, 0] = kernel[:, :, 0] = 0  # offset -n joins no two voxels of the box
     spectrum = fft.rfftn(fft.ifftshift(kernel)).real.astype(np.float32)
@@ -187,7 +187,7 @@ class Accumulator:
     def finish(self) -> NormalEquations:
         """Transform the sums; the accumulator is spent."""
         right_side = self._right_side.result()
-        return NormalEquations(right_side, _kernel_spectrum(self._kernel.result(), self._band), self._n_particles)
+        return NormalEquations(right_side, kernel_spectrum(self._kernel.result(), self._band), self._n_particles)
 
 
 class Operator:

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 NAMES = "C1, C2, ... D1, D2, ... T, O, I, I1, I2, I3, I4"
 _TOLERANCE = 1e-5  # of the interpolation by a non-uniform FFT
+_POINTS_AT_ONCE = 20_000_000
 
 # (fold, axis) of two generators each, RELION's orientation (src/symmetries.cpp); "I" is I2 there
 _CUBIC_GENERATORS: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
@@ -83,27 +84,81 @@ def _closure(generators: list[tuple[int, tuple[float, float, float]]]) -> Floats
     return np.asarray(Rotation.from_matrix(np.array(found)).as_matrix())
 
 
-def symmetrise(volume: Map, group: PointGroup, n_threads: int) -> Map:
+def symmetrise(
+    volume: Map,
+    group: PointGroup,
+    n_threads: int,
+    *,
+    radius_px: float | None = None,
+    is_even: bool = False,
+    tolerance: float = _TOLERANCE,
+) -> Map:
     """The mean of a map over a group.
 
-    The rotated copies are read from the map's Fourier series by a non-uniform FFT, which keeps all detail.
+    Operators that carry voxels onto voxels, which form a subgroup, only move them. For one operator of each of its
+    cosets the rotated copy is read from the map's Fourier series by a non-uniform FFT, which keeps all detail.
 
     Parameters
     ----------
     volume : [n, n, n], zero outside the sphere that the box holds
+    radius_px : radius outside which the mean is not wanted and set to zero; by default that of the box's sphere
+    is_even : whether v(-r) = v(r), which halves the work
+    tolerance : error of the non-uniform FFT
     """
     if group.order == 1:
         return volume
     n = volume.shape[0]
+    radius = min(radius_px or n / 2, n / 2)
+    moving, representatives = _cosets(group.operators)
+    wanted = conventions.radius_from_centre_px(n) < radius
+    inside = wanted.copy()
+    if is_even:
+        inside[: n // 2] = False
+    zyx = np.argwhere(inside) - n // 2
+    total = volume[inside].astype(np.float64)
+    if len(representatives) > 1:
+        total += _rotated_sum(volume, representatives[1:], zyx, n_threads, tolerance)
+    summed = np.zeros((n + 1,) * 3, dtype=np.float32)  # coordinates -n/2 ... n/2: a flip moves voxels onto voxels
+    summed[:n, :n, :n][inside] = total
+    if is_even:
+        summed[: n // 2] = summed[n // 2 + 1 :][::-1, ::-1, ::-1]
+    mean = np.zeros_like(summed)
+    for operator in moving:
+        mean += _moved(summed, operator)
+    return np.asarray(np.where(wanted, mean[:n, :n, :n] / group.order, 0), dtype=np.float32)
+
+
+def _cosets(operators: Floats) -> tuple[Floats, Floats]:
+    """The subgroup that moves voxels onto voxels, and one operator of each of its left cosets, the identity first."""
+    is_moving = np.abs(np.abs(operators) - np.rint(np.abs(operators))).max(axis=(1, 2)) < 1e-6
+    moving = operators[is_moving]
+    representatives: list[Floats] = []
+    for operator in operators:
+        quotients = np.einsum("cji,jk->cik", np.array(representatives).reshape(-1, 3, 3), operator)
+        if not np.any(np.abs(quotients[:, None] - moving[None]).max(axis=(2, 3)) < 1e-4):
+            representatives.append(operator)
+    return np.rint(moving), np.array(representatives)
+
+
+def _rotated_sum(volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threads: int, tolerance: float) -> Floats:
+    """Sum over operators of v(R r) at voxels r, [len(zyx)]."""
+    n = volume.shape[0]
     series = fft.fftshift(fft.fftn(fft.ifftshift(volume), workers=n_threads)).astype(np.complex64) / n**3
     series[0] = series[:, 0] = series[:, :, 0] = 0  # the Nyquist planes have no partner on the other side
-    inside = conventions.radius_from_centre_px(n) < n / 2
-    zyx = np.argwhere(inside) - n // 2
     xyz = zyx[:, ::-1].T * (2 * np.pi / n)
-    total = np.zeros(len(zyx))
-    for operator in group.operators:
-        x, y, z = np.ascontiguousarray(operator @ xyz, dtype=np.float32)
-        total += finufft.nufft3d2(z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads).real
-    mean = np.zeros(volume.shape, dtype=np.float32)
-    mean[inside] = total / group.order
-    return mean
+    at_once = max(_POINTS_AT_ONCE // xyz.shape[1], 1)  # each call transforms the series anew
+    total = np.zeros(xyz.shape[1])
+    for start in range(0, len(operators), at_once):
+        turned = np.einsum("gij,jp->igp", operators[start : start + at_once], xyz).astype(np.float32)
+        x, y, z = turned.reshape(3, -1)
+        values = finufft.nufft3d2(z, y, x, series, eps=tolerance, isign=1, nthreads=n_threads, upsampfac=1.25)
+        total += values.real.reshape(-1, xyz.shape[1]).sum(axis=0)
+    return total
+
+
+def _moved(volume: Map, operator: Floats) -> Map:
+    """v(R r) for an operator that carries voxels onto voxels; `volume` has the centre in its middle."""
+    turn = operator[::-1, ::-1].astype(int)  # on z, y, x
+    source = np.abs(turn).argmax(axis=1)  # component of r that stands on each axis of v
+    flips = tuple(axis for axis in range(3) if turn[axis, source[axis]] < 0)
+    return np.flip(volume, flips).transpose(np.argsort(source))

@@ -1,19 +1,22 @@
 """Point groups: closed forms, exact averages, and Gaussians replicated like maps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from gem_plugin import conventions
+from gem_plugin import conventions, symmetry
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.errors import OptionError
 from gem_plugin.fsc import fourier_shell_correlation
 from gem_plugin.io.particles import OpticsGroup
 from gem_plugin.model_free import solve_model_free, support_sphere
-from gem_plugin.normal_equations import Accumulator, NormalEquations
+from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.ops import voxelize
 from gem_plugin.ops.replicate import replicate
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
+from gem_plugin.symmetric_equations import symmetric_equations
 from gem_plugin.symmetry import PointGroup, point_group, symmetrise
 from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
 from tests.helpers import FLOAT32_FORWARD, FLOAT32_GRADIENT, assert_gradients_match, relative_error
@@ -125,13 +128,56 @@ def test_the_model_free_map_of_a_group_is_that_of_all_symmetric_poses() -> None:
     phantom = symmetric_phantom(group)
     (equations,) = equations_of(phantom, 60, 0.2)
     truth = density(phantom)
-    exact = solve_model_free(equations, 14, 2, group)
-    mean = symmetrise(solve_model_free(equations, 14, 2), group, 2)
+    exact = solve_model_free(symmetric_equations(equations, group, 15, 2), 12, 2)
+    mean = symmetrise(solve_model_free(equations, 12, 2), group, 2)
     for axes in ((1, 2), (0, 1), (0, 2)):  # the two-fold axes of D2 map voxels to voxels
         turned = np.roll(np.flip(exact, axes), (1, 1), axes)
         assert relative_error(turned, exact) < 1e-4
     exact_fsc, mean_fsc = (fourier_shell_correlation(v, truth)[1:15].mean() for v in (exact, mean))
     assert exact_fsc > mean_fsc + 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "k_max", "tolerance"), [("C3", 11.2, 0.02), ("D2", 15.5, 1e-3), ("D3", 11.2, 0.02), ("T", 15.5, 0.03)]
+)
+def test_symmetric_equations_are_those_of_particles_added_in_all_their_poses(
+    name: str, k_max: float, tolerance: float
+) -> None:
+    """The particles accumulated again for every operator, with the rotated pose: another way to the same arrays.
+
+    b and t do not end at the box's edge, so what is read between voxels is a little off; flips are exact.
+    """
+    group = point_group(name)
+    particles = random_particles(6, OpticsGroup("one", 3.0, N, 300.0, 2.7, 0.1), seed=1)
+    images = simulate_images(make_phantom(N, 1), particles, snr=0.5, seed=2).images
+    plane = conventions.half_plane(N, k_max)
+    batch = fourier_batch(particles, images, np.arange(6), plane)
+    noise = np.full(len(plane.kx), N * N, dtype=np.float32)
+    once, in_all_poses = Accumulator(plane, noise, 1), Accumulator(plane, noise, 1)
+    once.add(batch)
+    for operator in group.operators:  # A r = (A R^T) (R r): the same image, seen of the rotated map
+        in_all_poses.add(dataclasses.replace(batch, rotations=batch.rotations @ operator.T))
+    found = symmetric_equations(once.finish(), group, 14, 1)
+    expected = in_all_poses.finish()
+    inside = support_sphere(N, 11)
+    b = expected.right_side / group.order
+    assert relative_error(inside * found.right_side, inside * b) < tolerance
+    volume = inside * np.random.default_rng(0).normal(size=(N, N, N)).astype(np.float32)
+    t_v = Operator(expected, 1).apply(volume) / group.order
+    assert relative_error(inside * Operator(found, 1).apply(volume), inside * t_v) < tolerance
+
+
+@pytest.mark.parametrize("name", ["C2", "C4", "D2", "D3", "T", "O", "I1"])
+def test_moved_and_interpolated_copies_are_one_and_the_same(name: str) -> None:
+    """With every operator taken for one that needs interpolation, nothing changes."""
+    group = point_group(name)
+    volume = support_sphere(N, 11) * density(make_phantom(N, 0))
+    moving, representatives = symmetry._cosets(group.operators)
+    assert len(moving) * len(representatives) == group.order
+    zyx = np.argwhere(np.ones((N, N, N), dtype=bool)) - N // 2
+    slow = symmetry._rotated_sum(volume, group.operators, zyx, 1, 1e-6).reshape(N, N, N) / group.order
+    inside = conventions.radius_from_centre_px(N) < N / 2
+    assert relative_error(symmetrise(volume, group, 1), np.where(inside, slow, 0)) < 1e-2
 
 
 @pytest.mark.parametrize(("true", "given", "fits"), [("C2", "C2", True), ("D2", "C2", True), ("C1", "C2", False)])
