@@ -71,8 +71,10 @@ def quality_figure(quality: Json, cells: Cells) -> Figure | None:
                         capsize=2,
                         label=f"{label}, {COLUMN_TITLES[column].lower()}",
                     )
+        ratios = sorted(quality["signal_to_noise"])
         axes.set_xscale("log")
-        axes.set_xticks(sorted(quality["signal_to_noise"]), [f"{r:g}" for r in sorted(quality["signal_to_noise"])])
+        axes.set_xlim(ratios[0] / 1.3, ratios[-1] * 1.3)
+        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
         axes.minorticks_off()
         axes.set_xlabel("signal to noise of an image (ratio of variances)")
         axes.set_ylabel("mean FSC to the truth")
@@ -124,7 +126,8 @@ def calibration_figure(cells: Cells) -> Figure | None:
                 elinewidth=0.6,
                 label=COLUMN_TITLES[column].lower(),
             )
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
+    low = min(min(c, true) for _, c, _, true in points) - 0.05
+    axes.plot([low, 1], [low, 1], color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlabel("correlation of our map with the truth in a band of shells")
     axes.set_ylabel("what our job states of the band (bars: its standard error)")
     axes.legend(loc="upper left")
@@ -142,7 +145,10 @@ def _panels(quality: Json, size_in: tuple[float, float]) -> tuple[Figure, list[A
 
 
 def _legend(figure: Figure, panels: list[Axes]) -> None:
-    """One legend for all panels, which may hold different sets of lines."""
+    """One legend for all panels, which may hold different sets of lines; an empty panel says so."""
+    for axes in panels:
+        if not axes.get_legend_handles_labels()[0]:
+            axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", color="0.5")
     entries = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
