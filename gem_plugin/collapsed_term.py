@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from gem_plugin.normal_equations import NormalEquations, Operator
 from gem_plugin.ops import voxelize
-from gem_plugin.ops.replicate import Tensors
+from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.render import in_voxels
+from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, cosets, moved_sum
 
 COARSE_SHARE = 0.1  # of the schedule: the first steps, done in the coarse box
 
@@ -22,6 +23,8 @@ class CollapsedTerm:
     equations : b and T, windowed to the central box in which the Gaussians live
     voxels_per_px : voxels of their grid on a pixel of the particle images
     coarse_box : voxels on an axis in the first steps, for the same extent; 0 = all of them
+    group : of which the Gaussians are those of one asymmetric unit. Copies by operators that carry voxels onto voxels
+        are not drawn: the map is moved.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class CollapsedTerm:
         n_threads: int,
         voxels_per_px: float = 1.0,
         coarse_box: int = 0,
+        group: PointGroup = NO_SYMMETRY,
     ) -> None:
         self.voxels_per_px = voxels_per_px
         self.n_particles = equations.n_particles
         self._engine = engine
+        self._moving, self._drawn = cosets(group.operators)
         self._full = Operator(equations, n_threads)
         coarse = coarse_box or equations.box_size_px
         self._coarse = self._full if coarse == equations.box_size_px else Operator(equations.crop(coarse), n_threads)
@@ -49,26 +54,28 @@ class CollapsedTerm:
         """Voxels on an axis in which a step is done."""
         return self._operator(step, schedule_steps).box_size_px
 
-    def backward(self, whole: Tensors, step: int, schedule_steps: int) -> float:
-        """Add the gradients of L to the parameters behind `whole` (lengths in px); return L less a constant."""
+    def backward(self, unit: Tensors, step: int, schedule_steps: int) -> float:
+        """Add the gradients of L to the parameters behind `unit` (lengths in px); return L less a constant."""
         operator = self._operator(step, schedule_steps)
-        volume = self._draw(whole, operator)
-        loss, gradient = operator.loss_and_gradient(_array(volume))
+        volume = self._draw(unit, operator)
+        loss, gradient = operator.loss_and_gradient(moved_sum(_array(volume), self._moving))
+        gradient = moved_sum(gradient, self._moving)  # the sum over a group of moves is its own adjoint
         volume.backward(torch.from_numpy(np.ascontiguousarray(gradient)).to(volume.dtype))  # type: ignore[no-untyped-call]
         return loss
 
-    def best_scale(self, whole: Tensors) -> float:
+    def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises L."""
         with torch.no_grad():
-            volume = _array(self._draw(whole, self._coarse))
+            volume = moved_sum(_array(self._draw(unit, self._coarse)), self._moving)
         return float(np.vdot(volume, self._coarse.right_side) / np.vdot(volume, self._coarse.apply(volume)))
 
     def _operator(self, step: int, schedule_steps: int) -> Operator:
         return self._coarse if step < int(COARSE_SHARE * schedule_steps) else self._full
 
-    def _draw(self, whole: Tensors, operator: Operator) -> torch.Tensor:
+    def _draw(self, unit: Tensors, operator: Operator) -> torch.Tensor:
+        """The map of the Gaussians and those of their copies that cannot be had by moving it."""
         ratio = self.voxels_per_px * operator.box_size_px / self._full.box_size_px
-        return voxelize(*in_voxels(whole, ratio), operator.box_size_px, engine=self._engine)
+        return voxelize(*in_voxels(replicate(*unit, self._drawn), ratio), operator.box_size_px, engine=self._engine)
 
 
 def _array(volume: torch.Tensor) -> NDArray[Any]:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from gem_plugin.errors import GemError
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.ops.replicate import Tensors, replicate
-from gem_plugin.symmetry import point_group
+from gem_plugin.ops.replicate import Tensors
 
 OnStep = Callable[["FitState"], None]
 
@@ -29,10 +28,13 @@ class DataTerm(Protocol):
     def box_size_at(self, step: int, schedule_steps: int) -> int:
         """Voxels or pixels on an axis of the grid of that step, for the record."""
 
-    def backward(self, whole: Tensors, step: int, schedule_steps: int) -> float:
-        """Add the loss's gradients to the parameters behind `whole` (lengths in px); return the loss."""
+    def backward(self, unit: Tensors, step: int, schedule_steps: int) -> float:
+        """Add the loss's gradients to the parameters behind `unit`; return the loss.
 
-    def best_scale(self, whole: Tensors) -> float:
+        `unit` are the Gaussians of one asymmetric unit: centres, log-scales, quaternions and amplitudes, in px.
+        """
+
+    def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises the loss."""
 
 
@@ -82,7 +84,7 @@ class GaussianFit:
     def __init__(self, term: DataTerm, start: Gaussians, settings: FitSettings, *, double: bool = False) -> None:
         self.settings = settings
         self._term = term
-        self._group = point_group(start.symmetry)
+        self._symmetry = start.symmetry
         self._smallest_scale_px = settings.smallest_scale_voxels / term.voxels_per_px
         self._reach_px = max(term.radius_px - EDGE_PX, 1.0)
         kind = torch.float64 if double else torch.float32
@@ -115,7 +117,7 @@ class GaussianFit:
                 self._log_scales.float().numpy().copy(),
                 torch.nn.functional.normalize(self._quaternions, dim=1).float().numpy().copy(),
                 self._amplitudes().float().numpy().copy(),
-                self._group.name,
+                self._symmetry,
             )
 
     def run(self, on_step: OnStep) -> Gaussians:
@@ -129,13 +131,13 @@ class GaussianFit:
     def _amplitudes(self) -> torch.Tensor:
         return self._unit * torch.nn.functional.softplus(self._softplus_argument)
 
-    def _whole(self) -> Tensors:
-        return replicate(self._centres, self._log_scales, self._quaternions, self._amplitudes(), self._group.operators)
+    def _asymmetric_unit(self) -> Tensors:
+        return self._centres, self._log_scales, self._quaternions, self._amplitudes()
 
     def _match_greyscale(self) -> None:
         """Scale all amplitudes to the data: the one linear least-squares step that is free."""
         with torch.no_grad():
-            scale = self._term.best_scale(self._whole())
+            scale = self._term.best_scale(self._asymmetric_unit())
         if math.isfinite(scale) and scale > 0:
             self._unit *= scale
 
@@ -145,7 +147,7 @@ class GaussianFit:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._optimiser.zero_grad(set_to_none=True)
-        loss = self._term.backward(self._whole(), step, self.settings.schedule_steps)
+        loss = self._term.backward(self._asymmetric_unit(), step, self.settings.schedule_steps)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the fit diverged at step {step + 1}: its loss is {loss}; look for extreme pixel values in the"

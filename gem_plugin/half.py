@@ -79,7 +79,8 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     equations = quarters.equations[0] + quarters.equations[1]
     model_free = model_free_map(equations, run)
     start = start_density(quarters.maps, run.radius_px)
-    n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start)) // run.group.order, 1)
+    pixel = particles.optics.pixel_size_in_angstroms
+    n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start, pixel)) // run.group.order, 1)
     half = _Half(name, particles, quarters, start, n_gaussians, run)
     plan = _plan_steps(half, np.random.default_rng(quarter_seed))
     run.monitor.note(f"{name}: {n_gaussians} Gaussians, {plan.n_steps} steps{_why(run.config, plan)}")
@@ -119,6 +120,7 @@ def _data_term(
             render_box_px=run.render_box_px,
             engine=run.engine,
             generator=generator,
+            group=run.group,
         ) as term:
             yield term
         return
@@ -129,6 +131,7 @@ def _data_term(
         n_threads=run.n_threads,
         voxels_per_px=run.voxels_per_px,
         coarse_box=choose_coarse_box(half.start, window, run.render_box_px),
+        group=run.group,
     )
 
 

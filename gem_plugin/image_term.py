@@ -15,9 +15,10 @@ from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch, fourier_batch, read_order
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
-from gem_plugin.ops.replicate import Tensors
+from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.prediction import negative_log_likelihood, predicted_transforms, weights
 from gem_plugin.render import in_voxels
+from gem_plugin.symmetry import NO_SYMMETRY, PointGroup
 
 PARTICLES_PER_STEP = 100
 
@@ -31,6 +32,7 @@ class ImageTerm:
     noise_power : [points]
     render_box_px : pixels on an axis on which projections are drawn, for the extent of the images' box
     generator : the half's own; draws the minibatches, each particle once in an epoch
+    group : of which the Gaussians are those of one asymmetric unit
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ImageTerm:
         render_box_px: int,
         engine: str,
         generator: np.random.Generator,
+        group: PointGroup = NO_SYMMETRY,
         particles_per_step: int = PARTICLES_PER_STEP,
     ) -> None:
         self.voxels_per_px = render_box_px / plane.box_size_px
@@ -53,6 +56,7 @@ class ImageTerm:
         self._weights = weights(plane, noise_power)
         self._render_box_px = render_box_px
         self._engine = engine
+        self._group = group
         self._draws = _minibatches(indices, min(particles_per_step, len(indices)), generator)
         self._reader = ImageReader(particles)
         self._worker = ThreadPoolExecutor(max_workers=1)
@@ -74,25 +78,29 @@ class ImageTerm:
         """Pixels on an axis of the projections; the same in every step."""
         return self._render_box_px
 
-    def backward(self, whole: Tensors, step: int, schedule_steps: int) -> float:
+    def backward(self, unit: Tensors, step: int, schedule_steps: int) -> float:
         """Add the gradients of the next minibatch; return its loss scaled to the half set, less a constant."""
         batch = self._minibatch()
-        loss = self._loss(whole, batch) * (self.n_particles / len(batch.indices))
+        loss = self._loss(unit, batch) * (self.n_particles / len(batch.indices))
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss)
 
-    def best_scale(self, whole: Tensors) -> float:
+    def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises the loss of one minibatch."""
         batch = self._minibatch()
         with torch.no_grad():
-            loss, doubled = (float(self._loss((*whole[:3], factor * whole[3]), batch)) for factor in (1, 2))
+            loss, doubled = (float(self._loss((*unit[:3], factor * unit[3]), batch)) for factor in (1, 2))
         # the loss is q f^2 - c f: q + -c = loss, 4 q - 2 c = doubled
         quadratic = (doubled - 2 * loss) / 2
         return (quadratic - loss) / (2 * quadratic) if quadratic > 0 else 1.0
 
-    def _loss(self, whole: Tensors, batch: FourierBatch) -> torch.Tensor:
+    def _loss(self, unit: Tensors, batch: FourierBatch) -> torch.Tensor:
         predicted = predicted_transforms(
-            in_voxels(whole, self.voxels_per_px), batch.rotations, self._plane, self._render_box_px, engine=self._engine
+            in_voxels(replicate(*unit, self._group.operators), self.voxels_per_px),
+            batch.rotations,
+            self._plane,
+            self._render_box_px,
+            engine=self._engine,
         )
         return negative_log_likelihood(predicted, batch, self._weights)
 

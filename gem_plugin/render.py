@@ -18,7 +18,7 @@ from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.ops import voxelize
 from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.spreading import fast_even_size
-from gem_plugin.symmetry import point_group
+from gem_plugin.symmetry import cosets, moved_sum, point_group
 
 Map = NDArray[np.floating[Any]]
 
@@ -30,14 +30,19 @@ def choose_render_box(plane: HalfPlane) -> int:
     return max(plane.box_size_px, fast_even_size(float(plane.radius.max()) / FINEST_FREQUENCY))
 
 
-def as_tensors(gaussians: Gaussians) -> Tensors:
-    """Centres, log-scales, quaternions and amplitudes of all Gaussians of the particle, symmetry mates included."""
+def as_tensors(gaussians: Gaussians, operators: NDArray[np.float64] | None = None) -> Tensors:
+    """Centres, log-scales, quaternions and amplitudes of Gaussians and their copies by operators.
+
+    Parameters
+    ----------
+    operators : [m, 3, 3]; by default all of the Gaussians' point group
+    """
     return replicate(
         torch.from_numpy(gaussians.centres_px),
         torch.from_numpy(gaussians.log_scales),
         torch.from_numpy(gaussians.quaternions),
         torch.from_numpy(gaussians.amplitudes),
-        point_group(gaussians.symmetry).operators,
+        point_group(gaussians.symmetry).operators if operators is None else operators,
     )
 
 
@@ -55,9 +60,11 @@ def gaussian_map(gaussians: Gaussians, box_size_px: int, render_box_px: int, *, 
     box_size_px : n, the box in whose pixels the Gaussians are measured
     render_box_px : voxels on an axis on which they are drawn before the map is cropped to n in Fourier space
     """
+    moving, drawn = cosets(point_group(gaussians.symmetry).operators)  # copies that moving the map makes are not drawn
     with torch.no_grad():
-        volume = voxelize(*in_voxels(as_tensors(gaussians), render_box_px / box_size_px), render_box_px, engine=engine)
-    return fourier_crop(np.asarray(volume.numpy(), dtype=np.float32), box_size_px)
+        whole = in_voxels(as_tensors(gaussians, drawn), render_box_px / box_size_px)
+        volume = voxelize(*whole, render_box_px, engine=engine)
+    return fourier_crop(moved_sum(np.asarray(volume.numpy(), dtype=np.float32), moving), box_size_px)
 
 
 def fourier_crop(volume: Map, box_size_px: int) -> Map:

@@ -109,7 +109,7 @@ def symmetrise(
         return volume
     n = volume.shape[0]
     radius = min(radius_px or n / 2, n / 2)
-    moving, representatives = _cosets(group.operators)
+    moving, representatives = cosets(group.operators)
     wanted = conventions.radius_from_centre_px(n) < radius
     inside = wanted.copy()
     if is_even:
@@ -118,18 +118,21 @@ def symmetrise(
     total = volume[inside].astype(np.float64)
     if len(representatives) > 1:
         total += _rotated_sum(volume, representatives[1:], zyx, n_threads, tolerance)
-    summed = np.zeros((n + 1,) * 3, dtype=np.float32)  # coordinates -n/2 ... n/2: a flip moves voxels onto voxels
+    summed = np.zeros((n + 1,) * 3, dtype=np.float32)  # coordinates -n/2 ... n/2
     summed[:n, :n, :n][inside] = total
     if is_even:
         summed[: n // 2] = summed[n // 2 + 1 :][::-1, ::-1, ::-1]
-    mean = np.zeros_like(summed)
-    for operator in moving:
-        mean += _moved(summed, operator)
-    return np.asarray(np.where(wanted, mean[:n, :n, :n] / group.order, 0), dtype=np.float32)
+    mean = moved_sum(summed[:n, :n, :n], moving)
+    return np.asarray(np.where(wanted, mean / group.order, 0), dtype=np.float32)
 
 
-def _cosets(operators: Floats) -> tuple[Floats, Floats]:
-    """The subgroup that moves voxels onto voxels, and one operator of each of its left cosets, the identity first."""
+def cosets(operators: Floats) -> tuple[Floats, Floats]:
+    """The subgroup H of signed permutations of the axes, and one operator R of each of its left cosets R H.
+
+    Returns
+    -------
+    [h, 3, 3] and [order / h, 3, 3], the identity first in both
+    """
     is_moving = np.abs(np.abs(operators) - np.rint(np.abs(operators))).max(axis=(1, 2)) < 1e-6
     moving = operators[is_moving]
     representatives: list[Floats] = []
@@ -156,9 +159,23 @@ def _rotated_sum(volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threa
     return total
 
 
+def moved_sum(volume: Map, operators: Floats) -> Map:
+    """Sum of v(R r) over operators that carry voxels onto voxels, [n, n, n], n even.
+
+    The voxels at coordinate -n/2 have no partner on the other side: they are taken for zero, and so is the sum there.
+    """
+    if len(operators) == 1:
+        return volume
+    inner = volume[1:, 1:, 1:]  # coordinates -n/2 + 1 ... n/2 - 1
+    total = np.zeros_like(volume)
+    for operator in operators:
+        total[1:, 1:, 1:] += _moved(inner, operator)
+    return total
+
+
 def _moved(volume: Map, operator: Floats) -> Map:
     """v(R r) for an operator that carries voxels onto voxels; `volume` has the centre in its middle."""
-    turn = operator[::-1, ::-1].astype(int)  # on z, y, x
+    turn = np.rint(operator[::-1, ::-1]).astype(int)  # on z, y, x
     source = np.abs(turn).argmax(axis=1)  # component of r that stands on each axis of v
     flips = tuple(axis for axis in range(3) if turn[axis, source[axis]] < 0)
     return np.flip(volume, flips).transpose(np.argsort(source))

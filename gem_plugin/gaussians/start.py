@@ -19,6 +19,7 @@ START_SCALE_PX = 1.2
 PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
 SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
 GAUSSIANS_PER_BIT = 1.5
+CUBIC_ANGSTROMS_PER_ATOM = 17.0  # protein: 1.21 cubic Angstrom a dalton, 14.1 dalton a heavy atom with its hydrogens
 WINDOW_SHARE = 0.998  # of the density
 WINDOW_MARGIN_PX = 6
 FEWEST, MOST = 300, 200_000
@@ -74,8 +75,10 @@ def _window(density: Map) -> int:
     return int(min(fast_even_size(2 * (extent + 1 + WINDOW_MARGIN_PX)), density.shape[0]))
 
 
-def choose_n_gaussians(start: Start) -> int:
+def choose_n_gaussians(start: Start, pixel_size_in_angstroms: float) -> int:
     """As many Gaussians as the half's data can tell apart: a few for every bit of information on the particle.
+
+    Never more than there are atoms, hydrogen apart, in protein of the volume that the density effectively fills.
 
     A Fourier coefficient of signal-to-noise ratio s carries log2(1 + s) bits (Shannon 1948); the half map's s is
     2 FSC / (1 - FSC) of its quarter maps. Summed over the box and scaled to the share of it that the particle occupies.
@@ -84,7 +87,8 @@ def choose_n_gaussians(start: Start) -> int:
     n_coefficients = Shells(start.density.shape[0]).n_coefficients / 2
     bits = float((n_coefficients * np.log2(1 + 2 * fsc / (1 - fsc)))[1:].sum())
     share = start.occupied_voxels / start.density.size
-    return int(np.clip(round(GAUSSIANS_PER_BIT * 2 * bits * share), FEWEST, MOST))
+    atoms = start.occupied_voxels * pixel_size_in_angstroms**3 / CUBIC_ANGSTROMS_PER_ATOM
+    return int(np.clip(round(min(GAUSSIANS_PER_BIT * 2 * bits * share, atoms)), FEWEST, MOST))
 
 
 def choose_coarse_box(start: Start, window: int, box: int) -> int:

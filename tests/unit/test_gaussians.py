@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gem_plugin.errors import InputError
-from gem_plugin.gaussians.start import choose_n_gaussians, place_gaussians, start_density
+from gem_plugin.gaussians.start import Start, choose_n_gaussians, place_gaussians, start_density
 from gem_plugin.gaussians.storage import load_gaussians, save_gaussians
 from gem_plugin.phantom import density, make_phantom
 
@@ -30,7 +30,7 @@ def test_more_molecule_gets_more_gaussians() -> None:
     small = start_density((a, b), 14.0)
     doubled = np.pad(a, 16), np.pad(b, 16)
     both = start_density(tuple(v + np.roll(v, 24, axis=0) for v in doubled), 30.0)  # type: ignore[arg-type]
-    assert 1.4 < choose_n_gaussians(both) / choose_n_gaussians(small) < 3.0
+    assert 1.4 < choose_n_gaussians(both, 4.0) / choose_n_gaussians(small, 4.0) < 3.0
 
 
 def test_gaussians_follow_the_density_and_keep_its_sum() -> None:
@@ -78,4 +78,11 @@ def test_density_at_the_rim_of_a_full_window_is_kept() -> None:
         maps.append(volume)
     start = start_density((maps[0], maps[1]), 11.0)
     assert start.density[12, 12, 3] > 0.3
-    assert choose_n_gaussians(start) >= 1
+    assert choose_n_gaussians(start, 4.0) >= 1
+
+
+def test_there_are_no_more_gaussians_than_atoms() -> None:
+    """The same voxels, smaller in Angstrom, hold fewer atoms."""
+    start = Start(np.ones((32, 32, 32), np.float32), np.full(17, 0.999), 16, 3000.0, 32)
+    assert choose_n_gaussians(start, 1.2) == round(3000 * 1.2**3 / 17)
+    assert choose_n_gaussians(start, 20.0) == choose_n_gaussians(start, 40.0)  # there the data are the limit

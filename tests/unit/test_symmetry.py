@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gem_plugin import conventions, symmetry
+from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.errors import OptionError
 from gem_plugin.fsc import fourier_shell_correlation
@@ -17,7 +18,7 @@ from gem_plugin.ops import voxelize
 from gem_plugin.ops.replicate import replicate
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 from gem_plugin.symmetric_equations import symmetric_equations
-from gem_plugin.symmetry import PointGroup, point_group, symmetrise
+from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, point_group, symmetrise
 from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
 from tests.helpers import FLOAT32_FORWARD, FLOAT32_GRADIENT, assert_gradients_match, relative_error
 
@@ -172,12 +173,39 @@ def test_moved_and_interpolated_copies_are_one_and_the_same(name: str) -> None:
     """With every operator taken for one that needs interpolation, nothing changes."""
     group = point_group(name)
     volume = support_sphere(N, 11) * density(make_phantom(N, 0))
-    moving, representatives = symmetry._cosets(group.operators)
+    moving, representatives = symmetry.cosets(group.operators)
     assert len(moving) * len(representatives) == group.order
     zyx = np.argwhere(np.ones((N, N, N), dtype=bool)) - N // 2
     slow = symmetry._rotated_sum(volume, group.operators, zyx, 1, 1e-6).reshape(N, N, N) / group.order
     inside = conventions.radius_from_centre_px(N) < N / 2
     assert relative_error(symmetrise(volume, group, 1), np.where(inside, slow, 0)) < 1e-2
+
+
+@pytest.mark.parametrize("name", ["D2", "D3", "O"])
+def test_the_data_term_of_an_asymmetric_unit_is_that_of_all_copies(name: str) -> None:
+    """Copies that are had by moving the map, against copies that are all drawn: loss, scale and every gradient."""
+    group = point_group(name)
+    (equations,) = equations_of(symmetric_phantom(group), 10, 0.5)
+    g = torch.Generator().manual_seed(0)
+    numbers = (
+        (torch.rand(6, 3, generator=g) - 0.5) * 14,
+        0.2 + 0.2 * torch.randn(6, 3, generator=g),
+        torch.randn(6, 4, generator=g),
+        torch.rand(6, generator=g) + 0.5,
+    )
+
+    def outcome(is_unit: bool) -> tuple[float, float, list[torch.Tensor]]:
+        unit = tuple(t.clone().requires_grad_() for t in numbers)
+        term = CollapsedTerm(equations, engine="cpu", n_threads=1, group=group if is_unit else NO_SYMMETRY)
+        given = unit if is_unit else replicate(*unit, group.operators)
+        scale = term.best_scale(given)
+        return term.backward(given, 99, 100), scale, [t.grad for t in unit]
+
+    (loss, scale, gradients), (expected, expected_scale, expected_gradients) = outcome(True), outcome(False)
+    assert abs(loss / expected - 1) < 1e-4
+    assert abs(scale / expected_scale - 1) < 1e-4
+    for found, wanted in zip(gradients, expected_gradients, strict=True):
+        assert_gradients_match(found, wanted, 1e-3, name)
 
 
 @pytest.mark.parametrize(("true", "given", "fits"), [("C2", "C2", True), ("D2", "C2", True), ("C1", "C2", False)])
