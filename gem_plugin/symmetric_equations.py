@@ -5,13 +5,11 @@ import numpy as np
 from gem_plugin.normal_equations import NormalEquations, kernel_spectrum
 from gem_plugin.symmetry import PointGroup, symmetrise
 
-TOLERANCE = 1e-4  # of the non-uniform FFTs, as in the accumulation of b and T
-
 
 def symmetric_equations(
     equations: NormalEquations, group: PointGroup, radius_px: float, n_threads: int
 ) -> NormalEquations:
-    """B and T averaged over a group: what adding each particle in all its symmetric poses gives, over the order.
+    """Average b and T over a group: what adding each particle in all its symmetric poses gives, over the order.
 
     Turning all poses by an operator R turns b and the kernel t; so the sums over the group are those of b and t, and
     no particle is touched again. For a map that has the symmetry, the likelihood is unchanged.
@@ -22,8 +20,8 @@ def symmetric_equations(
     """
     if group.order == 1:
         return equations
-    right_side = symmetrise(equations.right_side, group, n_threads, tolerance=TOLERANCE)
+    right_side = symmetrise(equations.right_side, group, n_threads)
     kernel = np.fft.fftshift(equations.kernel())
     reach = 2 * radius_px + 2  # no two voxels of the sphere are further apart
-    kernel = symmetrise(kernel, group, n_threads, radius_px=reach, is_even=True, tolerance=TOLERANCE)
+    kernel = symmetrise(kernel, group, n_threads, radius_px=reach, is_even=True)
     return NormalEquations(right_side, kernel_spectrum(kernel, equations.band), equations.n_particles)

@@ -17,7 +17,7 @@ Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 
 NAMES = "C1, C2, ... D1, D2, ... T, O, I, I1, I2, I3, I4"
-_TOLERANCE = 1e-5  # of the interpolation by a non-uniform FFT
+_TOLERANCE = 1e-4  # of the interpolation by a non-uniform FFT
 _POINTS_AT_ONCE = 20_000_000
 
 # (fold, axis) of two generators each, RELION's orientation (src/symmetries.cpp); "I" is I2 there
@@ -91,7 +91,6 @@ def symmetrise(
     *,
     radius_px: float | None = None,
     is_even: bool = False,
-    tolerance: float = _TOLERANCE,
 ) -> Map:
     """The mean of a map over a group.
 
@@ -103,31 +102,29 @@ def symmetrise(
     volume : [n, n, n], zero outside the sphere that the box holds
     radius_px : radius outside which the mean is not wanted and set to zero; by default that of the box's sphere
     is_even : whether v(-r) = v(r), which halves the work
-    tolerance : error of the non-uniform FFT
     """
     if group.order == 1:
         return volume
     n = volume.shape[0]
     radius = min(radius_px or n / 2, n / 2)
     moving, representatives = cosets(group.operators)
+    moved = moved_sum(volume, moving)
     wanted = conventions.radius_from_centre_px(n) < radius
     inside = wanted.copy()
     if is_even:
         inside[: n // 2] = False
-    zyx = np.argwhere(inside) - n // 2
-    total = volume[inside].astype(np.float64)
+    total = moved[inside].astype(np.float64)
     if len(representatives) > 1:
-        total += _rotated_sum(volume, representatives[1:], zyx, n_threads, tolerance)
-    summed = np.zeros((n + 1,) * 3, dtype=np.float32)  # coordinates -n/2 ... n/2
-    summed[:n, :n, :n][inside] = total
+        total += _rotated_sum(moved, representatives[1:], np.argwhere(inside) - n // 2, n_threads)
+    mean = np.zeros(volume.shape, dtype=np.float32)
+    mean[inside] = total / group.order
     if is_even:
-        summed[: n // 2] = summed[n // 2 + 1 :][::-1, ::-1, ::-1]
-    mean = moved_sum(summed[:n, :n, :n], moving)
-    return np.asarray(np.where(wanted, mean / group.order, 0), dtype=np.float32)
+        mean[1 : n // 2, 1:, 1:] = mean[n // 2 + 1 :, 1:, 1:][::-1, ::-1, ::-1]
+    return mean
 
 
 def cosets(operators: Floats) -> tuple[Floats, Floats]:
-    """The subgroup H of signed permutations of the axes, and one operator R of each of its left cosets R H.
+    """The subgroup H of signed permutations of the axes, and one operator R of each of its cosets H R.
 
     Returns
     -------
@@ -137,13 +134,13 @@ def cosets(operators: Floats) -> tuple[Floats, Floats]:
     moving = operators[is_moving]
     representatives: list[Floats] = []
     for operator in operators:
-        quotients = np.einsum("cji,jk->cik", np.array(representatives).reshape(-1, 3, 3), operator)
+        quotients = np.einsum("ij,ckj->cik", operator, np.array(representatives).reshape(-1, 3, 3))
         if not np.any(np.abs(quotients[:, None] - moving[None]).max(axis=(2, 3)) < 1e-4):
             representatives.append(operator)
     return np.rint(moving), np.array(representatives)
 
 
-def _rotated_sum(volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threads: int, tolerance: float) -> Floats:
+def _rotated_sum(volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threads: int) -> Floats:
     """Sum over operators of v(R r) at voxels r, [len(zyx)]."""
     n = volume.shape[0]
     series = fft.fftshift(fft.fftn(fft.ifftshift(volume), workers=n_threads)).astype(np.complex64) / n**3
@@ -154,7 +151,7 @@ def _rotated_sum(volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threa
     for start in range(0, len(operators), at_once):
         turned = np.einsum("gij,jp->igp", operators[start : start + at_once], xyz).astype(np.float32)
         x, y, z = turned.reshape(3, -1)
-        values = finufft.nufft3d2(z, y, x, series, eps=tolerance, isign=1, nthreads=n_threads, upsampfac=1.25)
+        values = finufft.nufft3d2(z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads, upsampfac=1.25)
         total += values.real.reshape(-1, xyz.shape[1]).sum(axis=0)
     return total
 

@@ -46,7 +46,7 @@ def gaussians(kind: torch.dtype) -> Tensors:
         torch.tensor(values, dtype=kind, requires_grad=True)
         for values in (
             random.uniform(-4, 4, (N_GAUSSIANS, 3)),
-            np.log(SIGMA_PX) + random.uniform(-0.1, 0.1, (N_GAUSSIANS, 3)),
+            np.log(SIGMA_PX) + random.uniform(-0.03, 0.03, (N_GAUSSIANS, 3)),
             random.normal(size=(N_GAUSSIANS, 4)),
             random.uniform(0.5, 1.5, N_GAUSSIANS),
         )
