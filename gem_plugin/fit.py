@@ -50,7 +50,7 @@ class FitSettings:
     amplitude_rate: float = 0.04  # of the softplus argument
     betas: tuple[float, float] = (0.85, 0.98)
     final_rate: float = 0.03
-    smallest_scale_voxels: float = 0.8  # of the term's grid: the samples of narrower ones are no longer Gaussian
+    smallest_scale_voxels: float = 0.7  # of the term's grid: the samples of narrower ones are no longer Gaussian
     largest_scale_px: float = 4.0
 
 
