@@ -1,11 +1,12 @@
-"""The CPU engine: Numba kernels that walk each Gaussian's ellipsoid, plane by plane, row by row.
+"""The CPU engine of voxelize(): Numba kernels that walk each Gaussian's ellipsoid, plane by plane, row by row.
 
-Along a row the exponential is advanced by two multiplications a voxel (its ratio changes by a constant factor),
-outwards from the voxel nearest the row's maximum, so it can only shrink: thin and oblique Gaussians are safe.
-Both kernels are deterministic whatever the number of threads: forward, each plane has one writer and adds the
-Gaussians in their order; backward, each Gaussian has one reader.
+In a plane a Gaussian is an ellipse, whose rows `gem_plugin.ops.numba_rows` walks. Both kernels are deterministic
+whatever the number of threads: forward, each plane has one writer and adds the Gaussians in their order; backward,
+each Gaussian has one reader.
 
 ``factors`` [N, 7] are Qxx, Qxy/Qxx, Qxz/Qxx, Syy, Syz/Syy, Rzz, sigma_z of `gem_plugin.ops.moments.footprint_shape`.
+In u = dx + Qxy/Qxx dy + Qxz/Qxx dz and v = dy + Syz/Syy dz, q = Qxx u^2 + Syy v^2 + Rzz dz^2: u is counted from the
+maximum of a row, v from the middle of an ellipse.
 """
 
 import math
@@ -14,91 +15,97 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from gem_plugin.ops.numba_rows import (
+    BITS,
+    FAST,
+    LANES,
+    Walk,
+    exp2_minus,
+    gather_row,
+    padded_pixels,
+    row_of,
+    scatter_row,
+)
+
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
-_FAST = {"contract", "nsz", "arcp"}
 _INTERLEAVE = 16  # neighbouring planes go to different threads: the middle of a box is the busy part
+_BLOCK = 8  # planes and rows whose Gaussians are read one after the other
+_FAR = np.float32(2**20)  # voxels from the middle of a box: float32 has too few digits there for the rows' ends
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_ROOT_OF_BITS = np.float32(math.sqrt(BITS))
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _span(centre, halfwidth, n):  # type: ignore[no-untyped-def]
-    """First and last index within `halfwidth` of `centre`, clipped to the box."""
-    return max(np.int64(math.ceil(centre - halfwidth)), 0), min(np.int64(math.floor(centre + halfwidth)), n - 1)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _planes(centre_z, reach, n):  # type: ignore[no-untyped-def]
+    """First plane of a Gaussian and the one behind its last; the same where it has none or is not finite."""
+    middle = np.float32(n // 2)
+    if not (reach >= _ZERO and abs(centre_z) <= _FAR):
+        return 0, 0
+    first, last = np.ceil(centre_z - reach) + middle, np.floor(centre_z + reach) + middle
+    begin = np.int64(max(first, _ZERO))
+    return begin, max(np.int64(min(last, np.float32(n - 1))) + 1, begin)
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _rows(factors, centre_y, dz, cut2, middle, n):  # type: ignore[no-untyped-def]
-    """The rows of one plane: y of the ellipse's middle, what is left of cutoff^2, first and last row."""
-    left = cut2 - factors[5] * dz * dz
-    if left < 0:
-        return centre_y, left, 0, -1
-    middle_y = centre_y - factors[4] * dz
-    first, last = _span(middle_y + middle, math.sqrt(left / factors[3]), n)
-    return middle_y, left, first, last
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _ellipse(centre, factors, dz, cut2, n):  # type: ignore[no-untyped-def]
+    """A Gaussian in the plane at dz: where its rows begin, how many, v of the first, exponent there, what rows need.
+
+    Voxels are counted from the whole column left of the ellipse's middle, so that float32 keeps its digits.
+    """
+    middle = np.float32(n // 2)
+    end = np.float32(n - 1) - middle
+    fall = factors[5] * dz * dz
+    left = cut2 - fall
+    x = centre[0] + (factors[1] * factors[4] - factors[2]) * dz
+    y = centre[1] - factors[4] * dz
+    drawn = left >= _ZERO and abs(x) <= _FAR and abs(y) <= _FAR  # false for what is not finite
+    column = np.floor(x)
+    sigma_x = np.sqrt(_ONE / factors[0])
+    root = np.sqrt(left if drawn else _ZERO)
+    widest = np.float32(2) * root * sigma_x
+    widest = widest if widest < np.float32(n - 1) else np.float32(n - 1)
+    walk = Walk(
+        -factors[1],
+        np.float32(BITS) * factors[0],
+        np.float32(BITS) * factors[3],
+        x - column,
+        sigma_x / _ROOT_OF_BITS,
+        np.float32(BITS) * left,
+        -middle - column,
+        end - column,
+        np.int64(widest) // LANES + 1,
+    )
+    reach = root / np.sqrt(factors[3])
+    first, last = np.ceil(y - reach), np.floor(y + reach)
+    first = first if first > -middle else -middle
+    last = last if last < end else end
+    rows = np.int64(last - first) + 1 if drawn else 0
+    start = np.int64(first + middle) * n + np.int64(column + middle) if drawn else 0
+    return start, rows, first - y, np.float32(BITS) * fall, walk
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _row(factors, centre_x, off_y, dy, dz, left, middle, n):  # type: ignore[no-untyped-def]
-    """The voxels of one row: x of its maximum, exponent there, first, last, and nearest voxel."""
-    exponent = factors[3] * off_y * off_y
-    rest = max(left - exponent, np.float32(0))
-    top = centre_x - factors[1] * dy - factors[2] * dz + middle
-    first, last = _span(top, math.sqrt(rest / factors[0]), n)
-    nearest = min(max(np.int64(math.floor(top + np.float32(0.5))), first), last)
-    return top, exponent, first, last, nearest
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _reached(centres, factors, cutoff_sigmas, n):  # type: ignore[no-untyped-def]
+    """The Gaussians that reach each plane, in their order: those of plane z are members[begins[z] : begins[z + 1]]."""
+    begins = np.zeros(n + 1, dtype=np.int64)
+    for j in range(centres.shape[0]):
+        first, behind = _planes(centres[j, 2], cutoff_sigmas * factors[j, 6], n)
+        for z in range(first, behind):
+            begins[z + 1] += 1
+    begins = np.cumsum(begins)
+    members = np.empty(begins[n], dtype=np.int32)
+    free = begins.copy()
+    for j in range(centres.shape[0]):
+        first, behind = _planes(centres[j, 2], cutoff_sigmas * factors[j, 6], n)
+        for z in range(first, behind):
+            members[free[z]] = j
+            free[z] += 1
+    return begins, members
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _scatter_row(row, qxx, step, half_step, top, first, last, nearest, peak):  # type: ignore[no-untyped-def]
-    """Add peak * exp(-qxx (x - top)^2 / 2) to row[first ... last]; step = exp(-qxx), half_step its root."""
-    u = np.float32(nearest) - top
-    tilt = math.exp(-qxx * u)
-    start = peak * math.exp(np.float32(-0.5) * qxx * u * u)
-    value, ratio = start, half_step * tilt
-    for x in range(nearest, last + 1):
-        row[x] += value
-        value *= ratio
-        ratio *= step
-    ratio = half_step / tilt
-    value = start * ratio
-    for x in range(nearest - 1, first - 1, -1):
-        row[x] += value
-        ratio *= step
-        value *= ratio
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _gather_row(row, qxx, step, half_step, top, first, last, nearest, origin):  # type: ignore[no-untyped-def]
-    """Sums of w, w dx, w dx^2 with w = row[x] exp(-qxx (x - top)^2 / 2) and dx = x - origin."""
-    u = np.float32(nearest) - top
-    tilt = math.exp(-qxx * u)
-    start = math.exp(np.float32(-0.5) * qxx * u * u)
-    s0 = s1 = s2 = np.float32(0)
-    value, ratio = start, half_step * tilt
-    dx = np.float32(nearest) - origin
-    for x in range(nearest, last + 1):
-        weighted = value * row[x]
-        s0 += weighted
-        s1 += weighted * dx
-        s2 += weighted * dx * dx
-        dx += np.float32(1)
-        value *= ratio
-        ratio *= step
-    ratio = half_step / tilt
-    value = start * ratio
-    dx = np.float32(nearest) - origin - np.float32(1)
-    for x in range(nearest - 1, first - 1, -1):
-        weighted = value * row[x]
-        s0 += weighted
-        s1 += weighted * dx
-        s2 += weighted * dx * dx
-        dx -= np.float32(1)
-        ratio *= step
-        value *= ratio
-    return s0, s1, s2
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=FAST)
 def scatter(
     centres: Floats,  # [N, 3]
     factors: Floats,  # [N, 7]
@@ -110,29 +117,99 @@ def scatter(
     n = volume.shape[0]
     middle = np.float32(n // 2)
     cut2 = cutoff_sigmas * cutoff_sigmas
+    begins, members = _reached(centres, factors, cutoff_sigmas, n)
     columns = (n + _INTERLEAVE - 1) // _INTERLEAVE
     for index in numba.prange(_INTERLEAVE * columns):
         z = (index % columns) * _INTERLEAVE + index // columns
         if z >= n:
             continue
-        for j in range(centres.shape[0]):
+        plane = np.zeros(padded_pixels(n), dtype=np.float32)  # rows reach over its end: not into another's
+        for member in range(begins[z], begins[z + 1]):
+            j = members[member]
             dz = np.float32(z) - middle - centres[j, 2]
-            if abs(dz) > cutoff_sigmas * factors[j, 6]:
-                continue
-            f = factors[j]
-            step, half_step = math.exp(-f[0]), math.exp(np.float32(-0.5) * f[0])
-            middle_y, left, first_y, last_y = _rows(f, centres[j, 1], dz, cut2, middle, n)
-            outside_plane = peaks[j] * math.exp(np.float32(-0.5) * (cut2 - left))
-            for y in range(first_y, last_y + 1):
-                dy = np.float32(y) - middle - centres[j, 1]
-                off_y = np.float32(y) - middle - middle_y
-                top, exponent, first, last, nearest = _row(f, centres[j, 0], off_y, dy, dz, left, middle, n)
-                if first <= last:
-                    peak = outside_plane * math.exp(np.float32(-0.5) * exponent)
-                    _scatter_row(volume[z, y], f[0], step, half_step, top, first, last, nearest, peak)
+            start, rows, v, fall, walk = _ellipse(centres[j], factors[j], dz, cut2, n)
+            peak = peaks[j] * exp2_minus(fall)
+            if walk.groups == 1:  # lengths that the compiler knows: it unrolls the rows
+                _scatter_plane(plane, np.int32(LANES), n, start, rows, v, walk, peak)
+            elif walk.groups == 2:
+                _scatter_plane(plane, np.int32(2 * LANES), n, start, rows, v, walk, peak)
+            else:
+                _scatter_plane(plane, np.int32(walk.groups * LANES), n, start, rows, v, walk, peak)
+        volume[z] += plane[: n * n].reshape(n, n)
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _block(centre, n):  # type: ignore[no-untyped-def]
+    """The block of planes, and of rows in them, that a centre lies in or nearest to."""
+    end = np.float32(n - 1)
+    y, z = centre[1] + np.float32(n // 2), centre[2] + np.float32(n // 2)
+    y, z = y if y > _ZERO else _ZERO, z if z > _ZERO else _ZERO  # also what is not a number
+    y, z = y if y < end else end, z if z < end else end
+    return np.int64(z) // _BLOCK * (n // _BLOCK + 1) + np.int64(y) // _BLOCK
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _by_blocks(centres, n):  # type: ignore[no-untyped-def]
+    """An order in which Gaussians that read the same voxels follow each other, so that these stay in the cache."""
+    free = np.zeros((n // _BLOCK + 1) ** 2 + 1, dtype=np.int64)
+    for j in range(centres.shape[0]):
+        free[_block(centres[j], n) + 1] += 1
+    free = np.cumsum(free)
+    order = np.empty(centres.shape[0], dtype=np.int64)
+    for j in range(centres.shape[0]):
+        block = _block(centres[j], n)
+        order[free[block]] = j
+        free[block] += 1
+    return order
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _to_moments(factors, s, m):  # type: ignore[no-untyped-def]
+    """Moments 1; u, v, w; uu, uv, uw, vv, vw, ww with w = dz -> the same in dx, dy, dz."""
+    a, b, c = factors[1], factors[1] * factors[4] - factors[2], factors[4]  # dx = u - a v + b w, dy = v - c w
+    ux = s[4] - a * s[5] + b * s[6]  # sum of u dx, and so on
+    vx, wx = s[5] - a * s[7] + b * s[8], s[6] - a * s[8] + b * s[9]
+    m[0] = s[0]
+    m[1] = s[1] - a * s[2] + b * s[3]
+    m[2] = s[2] - c * s[3]
+    m[3] = s[3]
+    m[4] = ux - a * vx + b * wx
+    m[5] = vx - c * wx
+    m[6] = wx
+    m[7] = s[7] - c * (s[8] + s[8] - c * s[9])
+    m[8] = s[8] - c * s[9]
+    m[9] = s[9]
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _scatter_plane(plane, lanes, n, start, rows, v, walk, peak):  # type: ignore[no-untyped-def]
+    """Add the ellipse of a Gaussian with this value in its middle; `lanes` voxels a row."""
+    for _ in range(rows):
+        first, u, largest, exponent = row_of(walk, v)
+        scatter_row(plane[start + first :], lanes, walk, u, largest, exponent, peak)
+        v += _ONE
+        start += n
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def _gather_plane(plane, lanes, n, start, rows, v, walk):  # type: ignore[no-untyped-def]
+    """Sums of 1; u, v; uu, uv, vv under the ellipse of a Gaussian of peak 1 in its middle."""
+    s0 = su = sv = suu = suv = svv = _ZERO
+    for _ in range(rows):
+        first, u, largest, exponent = row_of(walk, v)
+        r0, ru, ruu = gather_row(plane[start + first :], lanes, walk, u, largest, exponent)
+        s0 += r0
+        su += ru
+        sv += r0 * v
+        suu += ruu
+        suv += ru * v
+        svv += r0 * v * v
+        v += _ONE
+        start += n
+    return s0, su, sv, suu, suv, svv
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=FAST)
 def gather(
     centres: Floats,  # [N, 3]
     factors: Floats,  # [N, 7]
@@ -144,36 +221,35 @@ def gather(
     n = gradient.shape[0]
     middle = np.float32(n // 2)
     cut2 = cutoff_sigmas * cutoff_sigmas
-    for j in numba.prange(centres.shape[0]):
-        f = factors[j]
-        step, half_step = math.exp(-f[0]), math.exp(np.float32(-0.5) * f[0])
-        m = np.zeros(10, dtype=np.float32)
-        first_z, last_z = _span(centres[j, 2] + middle, cutoff_sigmas * f[6], n)
-        for z in range(first_z, last_z + 1):
+    flat = gradient.reshape(n * n * n)
+    tail_begin = max(n - 3, 0) * n * n  # the last planes, with room for the rows that reach over their end
+    tail = np.zeros(n * n * n - tail_begin + padded_pixels(n) - n * n, dtype=np.float32)
+    tail[: n * n * n - tail_begin] = flat[tail_begin:]
+    order = _by_blocks(centres, n)
+    for index in numba.prange(centres.shape[0]):
+        j = order[index]
+        s = np.zeros(10, dtype=np.float32)
+        first_z, behind_z = _planes(centres[j, 2], cutoff_sigmas * factors[j, 6], n)
+        for z in range(first_z, behind_z):
             dz = np.float32(z) - middle - centres[j, 2]
-            middle_y, left, first_y, last_y = _rows(f, centres[j, 1], dz, cut2, middle, n)
-            outside_plane = math.exp(np.float32(-0.5) * (cut2 - left))
-            for y in range(first_y, last_y + 1):
-                dy = np.float32(y) - middle - centres[j, 1]
-                off_y = np.float32(y) - middle - middle_y
-                top, exponent, first, last, nearest = _row(f, centres[j, 0], off_y, dy, dz, left, middle, n)
-                if first > last:
-                    continue
-                s0, s1, s2 = _gather_row(
-                    gradient[z, y], f[0], step, half_step, top, first, last, nearest, centres[j, 0] + middle
-                )
-                height = outside_plane * math.exp(np.float32(-0.5) * exponent)
-                s0 *= height
-                s1 *= height
-                s2 *= height
-                m[0] += s0
-                m[1] += s1
-                m[2] += s0 * dy
-                m[3] += s0 * dz
-                m[4] += s2
-                m[5] += s1 * dy
-                m[6] += s1 * dz
-                m[7] += s0 * dy * dy
-                m[8] += s0 * dy * dz
-                m[9] += s0 * dz * dz
-        moments[j] = m
+            start, rows, v, fall, walk = _ellipse(centres[j], factors[j], dz, cut2, n)
+            begin = z * n * n
+            plane = tail[begin - tail_begin :] if begin >= tail_begin else flat[begin:]
+            if walk.groups == 1:  # lengths that the compiler knows, as above
+                s0, su, sv, suu, suv, svv = _gather_plane(plane, np.int32(LANES), n, start, rows, v, walk)
+            elif walk.groups == 2:
+                s0, su, sv, suu, suv, svv = _gather_plane(plane, np.int32(2 * LANES), n, start, rows, v, walk)
+            else:
+                s0, su, sv, suu, suv, svv = _gather_plane(plane, np.int32(walk.groups * LANES), n, start, rows, v, walk)
+            height = exp2_minus(fall)
+            s[0] += height * s0
+            s[1] += height * su
+            s[2] += height * sv
+            s[3] += height * s0 * dz
+            s[4] += height * suu
+            s[5] += height * suv
+            s[6] += height * su * dz
+            s[7] += height * svv
+            s[8] += height * sv * dz
+            s[9] += height * s0 * dz * dz
+        _to_moments(factors[j], s, moments[j])

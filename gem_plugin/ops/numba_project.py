@@ -1,32 +1,26 @@
 """The CPU engine of project(): Numba kernels that walk each Gaussian's ellipse in each image, row by row.
 
 In a view, a Gaussian with centre p and 2D covariance C has q = dy^2 / Cyy + (dx - dy Cxy / Cyy)^2 / V with
-V = Cxx - Cxy^2 / Cyy, the variance of x in a row: of each row the maximum, the exponent there and the half-width are
-known, so thin and oblique Gaussians cost few pixels too many. Geometry is float64, pixels are float32.
+V = Cxx - Cxy^2 / Cyy, the variance of x in a row. Geometry is float64, pixels are float32.
 
 Both kernels are deterministic whatever the number of threads: forward, each image has one writer; backward, each
 Gaussian has one reader, which adds the images in their order, in float64.
 
-There is no recurrence along a row as on a map: rows of 8 pixels are too short for it. Every pixel has an exponential
-of its own (`_exp2_minus`), and the compiler does LANES of them at once. All rows of a Gaussian have as many groups of
-LANES pixels as its widest; what lies outside the footprint gets 0. So a group may reach over a row's end, where
-nothing is changed, and over the image's end: images come as rows of `padded_pixels` numbers.
+`gem_plugin.ops.numba_rows` walks the rows; it may touch numbers behind an image's last pixel: images come as rows of
+`padded_pixels` numbers.
 """
 
 import math
-from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from gem_plugin.ops.numba_rows import BITS, FAST, LANES, Walk, gather_row, row_of, scatter_row
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-LANES = 8
-_FAST = {"contract", "nsz", "arcp", "reassoc"}  # reassoc: sums along a row are made in lanes
 _SEEN_TOGETHER = 256  # Gaussians of one image whose geometry is found before their pixels are touched
 
 # columns of the table of ellipses that `_see` writes, float64
@@ -36,56 +30,10 @@ _QXX, _QYY = 3, 4  # 1 / V, 1 / Cyy
 _UNIT_PEAK = 5  # value at the centre for amplitude 1
 _FIRST_Y, _LAST_Y = 6, 7  # rows of the footprint on the image
 _COLUMNS = 8
-
-_BITS = 0.5 / math.log(2)  # exp(-q / 2) = 2^-(_BITS q)
-_LEAST_EXPONENT = np.float32(126)  # 2^-126 is the smallest normal float32
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_E0, _E1, _E2, _E3, _E4, _E5 = (  # 2^r for |r| <= 1/2 to 8e-8
-    np.float32(c)
-    for c in np.polynomial.Chebyshev.interpolate(np.exp2, 5, [-0.5, 0.5]).convert(kind=np.polynomial.Polynomial).coef
-)
+_ONE = np.float32(1)
 
 
-class _Walk(NamedTuple):
-    """An ellipse as its rows need it: pixels from `column`, exponents in bits, float32."""
-
-    slope: np.float32
-    qxx: np.float32
-    qyy: np.float32
-    centre_x: np.float32
-    sigma_x: np.float32  # of a row, times sqrt(_BITS)^-1
-    cut: np.float32  # largest exponent
-    left_end: np.float32  # first pixel of the image
-    right_end: np.float32  # last pixel of the image
-    groups: np.int64  # of LANES pixels in a row
-
-
-def padded_pixels(box_size_px: int) -> int:
-    """How many numbers the kernels want of an n x n image: rows of pixels, then room for the last group of a row."""
-    return box_size_px * (box_size_px + 1) + LANES
-
-
-@intrinsic
-def _float32_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
-    """The float32 that has the bits of an int32."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return numba.types.float32(numba.types.int32), code
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _exp2_minus(t):  # type: ignore[no-untyped-def]
-    """2^-t for t >= 0, to 2e-7 of its value; never below 2^-126."""
-    t = t if t < _LEAST_EXPONENT else _LEAST_EXPONENT
-    whole = np.int32(t + _HALF)
-    r = np.float32(whole) - t
-    power = _E0 + r * (_E1 + r * (_E2 + r * (_E3 + r * (_E4 + r * _E5))))
-    return power * _float32_of_bits((np.int32(127) - whole) << np.int32(23))  # type: ignore[call-arg]
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _see(rotation, centres, covariances, cutoff_sigmas, n, ellipses):  # type: ignore[no-untyped-def]
     """Write the ellipses of some Gaussians in one view; one that is not on the image (or not finite) has no rows."""
     ax, ay, az = rotation[0, 0], rotation[0, 1], rotation[0, 2]
@@ -110,7 +58,7 @@ def _see(rotation, centres, covariances, cutoff_sigmas, n, ellipses):  # type: i
         e[_LAST_Y] = min(np.floor(py + reach_y), n - 1.0) if seen else -1.0
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _walk(e, cutoff_sigmas, n):  # type: ignore[no-untyped-def]
     """Where a Gaussian's rows begin in the flat image, how many they are, dy of the first, and what all of them need.
 
@@ -119,13 +67,13 @@ def _walk(e, cutoff_sigmas, n):  # type: ignore[no-untyped-def]
     column = np.floor(e[_PX])
     sigma_x = math.sqrt(1 / e[_QXX])
     widest = min(2 * cutoff_sigmas * sigma_x, n - 1.0)
-    walk = _Walk(
+    walk = Walk(
         np.float32(e[_SLOPE]),
-        np.float32(_BITS * e[_QXX]),
-        np.float32(_BITS * e[_QYY]),
+        np.float32(BITS * e[_QXX]),
+        np.float32(BITS * e[_QYY]),
         np.float32(e[_PX] - column),
-        np.float32(sigma_x / math.sqrt(_BITS)),
-        np.float32(_BITS * cutoff_sigmas * cutoff_sigmas),
+        np.float32(sigma_x / math.sqrt(BITS)),
+        np.float32(BITS * cutoff_sigmas * cutoff_sigmas),
         np.float32(-column),
         np.float32(n - 1 - column),
         np.int64(widest) // LANES + 1,
@@ -134,47 +82,7 @@ def _walk(e, cutoff_sigmas, n):  # type: ignore[no-untyped-def]
     return start, np.int64(e[_LAST_Y] - e[_FIRST_Y]) + 1, np.float32(e[_FIRST_Y] - e[_PY]), walk
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _row(walk, dy):  # type: ignore[no-untyped-def]
-    """The footprint's part of one row: first pixel, its distance from the row's maximum and the largest, exponent.
-
-    Where the row has nothing on the image, the distance of the first pixel is over the largest.
-    """
-    exponent = walk.qyy * dy * dy
-    top = walk.centre_x + walk.slope * dy
-    rest = walk.cut - exponent
-    half = np.sqrt(rest if rest > _ZERO else _ZERO) * walk.sigma_x
-    first = np.ceil(top - half)
-    first = first if first > walk.left_end else walk.left_end
-    to_end = walk.right_end + _HALF - top  # half a pixel more: no pixel lies there, and rounding cannot lose the last
-    inside = np.int64(first if first < walk.right_end else walk.right_end)
-    return inside, first - top, half if half < to_end else to_end, exponent
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _scatter_row(row, walk, u, largest, exponent, peak):  # type: ignore[no-untyped-def]
-    """Add peak * 2^-(exponent + qxx x^2) to the pixels with x <= largest; x is u at row[0]."""
-    for i in range(np.int32(walk.groups * LANES)):
-        x = u + np.float32(i)
-        value = peak * _exp2_minus(exponent + walk.qxx * x * x)
-        row[i] += value if x <= largest else _ZERO
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _gather_row(row, walk, u, largest, exponent):  # type: ignore[no-untyped-def]
-    """Sums of w, w x, w x^2 with w = row 2^-(exponent + qxx x^2) over the pixels with x <= largest."""
-    s0 = s1 = s2 = _ZERO
-    for i in range(np.int32(walk.groups * LANES)):
-        x = u + np.float32(i)
-        weighted = row[i] * _exp2_minus(exponent + walk.qxx * x * x)
-        weighted = weighted if x <= largest else _ZERO
-        s0 += weighted
-        s1 += weighted * x
-        s2 += weighted * x * x
-    return s0, s1, s2
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=FAST)
 def scatter_views(
     rotations: Doubles,  # [B, 3, 3] map to view
     centres: Doubles,  # [N, 3]
@@ -193,22 +101,24 @@ def scatter_views(
             for j in range(end - begin):
                 start, rows, dy, walk = _walk(ellipses[j], cutoff_sigmas, box_size_px)
                 peak = np.float32(amplitudes[begin + j] * ellipses[j, _UNIT_PEAK])
+                lanes = np.int32(walk.groups * LANES)
                 for _ in range(rows):
-                    first, u, largest, exponent = _row(walk, dy)
-                    _scatter_row(images[b, start + first :], walk, u, largest, exponent, peak)
+                    first, u, largest, exponent = row_of(walk, dy)
+                    scatter_row(images[b, start + first :], lanes, walk, u, largest, exponent, peak)
                     dy += _ONE
                     start += box_size_px
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _gather_image(image, ellipses, cutoff_sigmas, n, moments):  # type: ignore[no-untyped-def]
     """Moments of an image under unit peaks, with u = dx - slope dy: sums of 1, u, dy, u^2, u dy, dy^2."""
     for j in range(moments.shape[0]):
         start, rows, dy, walk = _walk(ellipses[j], cutoff_sigmas, n)
-        m0 = mu = my = muu = muy = myy = _ZERO
+        lanes = np.int32(walk.groups * LANES)
+        m0 = mu = my = muu = muy = myy = np.float32(0)
         for _ in range(rows):
-            first, u, largest, exponent = _row(walk, dy)
-            s0, s1, s2 = _gather_row(image[start + first :], walk, u, largest, exponent)
+            first, u, largest, exponent = row_of(walk, dy)
+            s0, s1, s2 = gather_row(image[start + first :], lanes, walk, u, largest, exponent)
             m0 += s0
             mu += s1
             my += s0 * dy
@@ -221,7 +131,7 @@ def _gather_image(image, ellipses, cutoff_sigmas, n, moments):  # type: ignore[n
         m[0], m[1], m[2], m[3], m[4], m[5] = m0, mu, my, muu, muy, myy
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _add_gradients(rotation, ellipses, moments, amplitudes, sums):  # type: ignore[no-untyped-def]
     """Carry one image's moments to the ten numbers of each Gaussian and add them to `sums`.
 
@@ -249,7 +159,7 @@ def _add_gradients(rotation, ellipses, moments, amplitudes, sums):  # type: igno
         s[9] += e[_UNIT_PEAK] * m[0]
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=FAST)
 def gather_views(
     rotations: Doubles,  # [B, 3, 3] map to view
     centres: Doubles,  # [N, 3]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gem_plugin.ops import numba_project
+from gem_plugin.ops import numba_project, numba_rows
 from gem_plugin.ops.moments import Axes, Gradients, axes_of, covariance_chain, symmetric_matrices
 from gem_plugin.ops.reference import project_reference
 from gem_plugin.ops.voxelize import DEFAULT_CUTOFF_SIGMAS, check_parameters
@@ -90,7 +90,7 @@ class _ProjectCpu(torch.autograd.Function):
         axes = axes_of(log_scales.detach(), quaternions.detach())
         covariances = axes.covariance().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]  # xx, xy, xz, yy, yz, zz
         arrays = _doubles(views), _doubles(centres_px), _doubles(covariances), _doubles(amplitudes)
-        images = np.zeros((len(views), numba_project.padded_pixels(box_size_px)), dtype=np.float32)
+        images = np.zeros((len(views), numba_rows.padded_pixels(box_size_px)), dtype=np.float32)
         numba_project.scatter_views(*arrays, float(cutoff_sigmas), box_size_px, images)
         ctx.save_for_backward(log_scales, quaternions)
         ctx.axes, ctx.arrays, ctx.cutoff_sigmas, ctx.box_size_px = axes, arrays, float(cutoff_sigmas), box_size_px
@@ -102,7 +102,7 @@ class _ProjectCpu(torch.autograd.Function):
         log_scales, quaternions = ctx.saved_tensors
         pixels = ctx.box_size_px**2
         images = gradients[0].detach().float().reshape(-1, pixels)
-        padded = torch.nn.functional.pad(images, (0, numba_project.padded_pixels(ctx.box_size_px) - pixels)).numpy()
+        padded = torch.nn.functional.pad(images, (0, numba_rows.padded_pixels(ctx.box_size_px) - pixels)).numpy()
         n = len(log_scales)
         sums = np.zeros((n, 10))
         arrays: _Arrays = ctx.arrays

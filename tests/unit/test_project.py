@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from gem_plugin.conventions import rotation_matrices
-from gem_plugin.ops import numba_project, project, voxelize
+from gem_plugin.ops import numba_project, numba_rows, project, voxelize
 from gem_plugin.ops.replicate import replicate
 from gem_plugin.symmetry import point_group
 from tests.helpers import FLOAT32_FORWARD, FLOAT32_GRADIENT, assert_gradients_match
@@ -247,10 +247,10 @@ def test_no_row_reaches_outside_an_images_numbers() -> None:
     for e in ellipses:
         start, rows, dy, walk = numba_project._walk(e, cutoff, n)
         for row in range(rows):
-            first = start + row * n + numba_project._row(walk, np.float32(dy + row))[0]
+            first = start + row * n + numba_rows.row_of(walk, np.float32(dy + row))[0]
             assert 0 <= first < n * n
-            ends.append(first + walk.groups * numba_project.LANES)
-    assert n * n + numba_project.LANES < max(ends) <= numba_project.padded_pixels(n)  # some need more than one group
+            ends.append(first + walk.groups * numba_rows.LANES)
+    assert n * n + numba_rows.LANES < max(ends) <= numba_rows.padded_pixels(n)  # some need more than one group
 
 
 def test_a_broken_gaussian_has_no_footprint() -> None:
