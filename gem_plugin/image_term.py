@@ -83,7 +83,7 @@ class ImageTerm:
         batch = self._minibatch()
         loss = self._loss(unit, batch) * (self.n_particles / len(batch.indices))
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss)
+        return float(loss.detach())
 
     def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises the loss of one minibatch."""

@@ -166,6 +166,22 @@ def test_local_resolution_takes_our_half_maps(pipeline: Pipeline, jobs: Jobs):
     assert 2 * 1.7 <= np.median(inside[inside > 0]) < 20
 
 
+def test_relion_reads_our_particle_table_and_keeps_its_columns(pipeline: Pipeline, jobs: Jobs):
+    """relion_reconstruct makes the same map of our table as of the one we were given."""
+    ours = f"{jobs.from_star}run_data.star"
+    maps = []
+    for number, table in enumerate((PARTICLES, ours)):
+        output = f"by_relion{number}.mrc"
+        run(pipeline.directory, "relion_reconstruct", "--i", table, "--o", output, "--ctf", "--skip_gridding")
+        maps.append(read_volume(pipeline.directory / output))
+    assert np.array_equal(maps[0], maps[1])
+    run(pipeline.directory, "relion_star_handler", "--i", ours, "--o", "kept.star", "--select", "rlnAngleTilt")
+    kept = starfile.read(pipeline.directory / "kept.star", always_dict=True)["particles"]
+    before = starfile.read(pipeline.directory / ours, always_dict=True)["particles"]
+    for column in ("gemParticleScale", "gemNormalisedResidual"):
+        np.testing.assert_allclose(kept[column].astype(float), before[column].astype(float), atol=1e-4)
+
+
 def test_our_map_is_nearer_the_truth_than_the_maps_it_was_given(pipeline: Pipeline, jobs: Jobs):
     score = pipeline.truth_correlation(f"{jobs.from_star}run_class001.mrc")
     baseline = pipeline.truth_correlation(*INPUT_HALF_MAPS)

@@ -37,14 +37,14 @@ class Result:
 def run_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Result]:
     """Simulate the project, let `change` spoil it, run the job in it with default settings."""
 
-    def run(change: Callable[[Project], None] = lambda project: None) -> Result:
+    def run(change: Callable[[Project], None] = lambda project: None, *words: str) -> Result:
         directory = tmp_path_factory.mktemp("project")
         project = make_project(directory, n_particles=N_PARTICLES, snr=0.5)
         change(project)
         project.write()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(directory)
-            assert main(["--o", "External/job012/", "--in_parts", project.table, "--j", "2"]) == 0
+            assert main(["--o", "External/job012/", "--in_parts", project.table, *words, "--j", "2"]) == 0
         return Result(directory / "External/job012", project.truth)
 
     return run
@@ -122,3 +122,32 @@ def test_the_halves_are_independent(plain: Result, run_on: Callable[..., Result]
         assert values.tobytes() == after[key].tobytes(), key
     other_before, other_after = (result.arrays("gem_half2_gaussians.npz") for result in (plain, spoiled))
     assert any(values.tobytes() != other_after[key].tobytes() for key, values in other_before.items())
+
+
+def test_a_fit_image_by_image_gives_the_same_map_by_another_way(plain: Result, run_on: Callable[..., Result]):
+    """Nothing but the data term differs: the same model-free map, nearly the same map, at other numbers."""
+    images = run_on(lambda project: None, "--fit", "images")
+    assert np.array_equal(images.map("model_free_half1.mrc"), plain.map("model_free_half1.mrc"))
+    ours, other = images.map("run_class001.mrc"), plain.map("run_class001.mrc")
+    assert not np.array_equal(ours, other)
+    assert correlation(ours, other) > 0.95
+    assert correlation(ours, plain.truth) > correlation(other, plain.truth) - 0.05
+
+
+def test_bad_particles_are_told_by_their_results(run_on: Callable[..., Result]):
+    """One particle holds nothing but noise, another is twice as noisy as the rest."""
+
+    def spoil(project: Project) -> None:
+        random = np.random.default_rng(3)
+        project.images[10] = random.normal(size=project.images[10].shape)
+        project.images[11] = project.images[11] + random.normal(size=project.images[11].shape)
+
+    table = starfile.read(run_on(spoil).job / "run_data.star", always_dict=True)["particles"]
+    scale, residual = (table[name].astype(float).to_numpy() for name in ("gemParticleScale", "gemNormalisedResidual"))
+    good = np.delete(np.arange(N_PARTICLES), [10, 11])
+    assert 0.85 < np.median(scale[good]) < 1.15
+    assert abs(scale[10]) < 0.3
+    assert abs(scale[10] - 1) > 4 * scale[good].std()
+    assert 0.9 < np.median(residual[good]) < 1.1
+    assert 1.7 < residual[11] / np.median(residual[good]) < 2.3
+    assert np.all(residual[good] < 1.5)
