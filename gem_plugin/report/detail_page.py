@@ -85,7 +85,7 @@ def _draw_boxes(axes: Axes, reconstruction: Reconstruction) -> None:
 
 
 def _draw_noise(axes: Axes, reconstruction: Reconstruction) -> None:
-    axes.set_title("Noise of the images")
+    axes.set_title("Noise of the images, assumed and found")
     nyquist = 0.5 / reconstruction.pixel_size_in_angstroms
     anything = False
     for half, style in _each_half(reconstruction):
@@ -93,6 +93,10 @@ def _draw_noise(axes: Axes, reconstruction: Reconstruction) -> None:
         there = np.isfinite(half.noise_power) & (half.noise_power > 0)
         anything |= bool(there.any())
         axes.plot(frequency[there], half.noise_power[there], **style)
+        left = half.noise_power * half.particles.shell_residual
+        found = np.isfinite(left) & (left > 0)
+        label = "residual of the fit" if half is reconstruction.halves[0] else None
+        axes.plot(frequency[found], left[found], color="0.6", linewidth=0.7, zorder=1, label=label)
     if anything:
         axes.set_yscale("log")
         for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):

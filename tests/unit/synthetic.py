@@ -72,7 +72,7 @@ def synthetic_half(half_set: int, density: NDArray[np.float32], n_gaussians: int
             group_residual=np.ones((1, 2)),
             band_first_shell=np.array([1, 2]),
             band_last_shell=np.array([1, BOX // 2]),
-            shell_residual=np.ones(BOX // 2 + 1),
+            shell_residual=np.linspace(0.8, 1.2, BOX // 2 + 1),
         ),
     )
 

@@ -53,6 +53,14 @@ def test_a_curve_that_does_not_cross_is_not_marked_where_it_ends() -> None:
     assert "not crossed" not in words_of([crossed])
 
 
+def test_the_residual_stands_beside_the_noise_that_was_assumed() -> None:
+    half = synthetic_reconstruction().halves[0]
+    axes = next(axes for page in pages_of_case("usual") for axes in page.axes if "variance" in axes.get_ylabel())
+    drawn = line_labelled(axes, "residual of the fit")[:, 1]
+    assert drawn == pytest.approx(half.noise_power * half.particles.shell_residual)
+    assert line_labelled(axes, "half 1")[:, 1] == pytest.approx(half.noise_power)
+
+
 def test_each_curve_bears_its_own_label() -> None:
     usual_pages = pages_of_case("usual")
     axes, curve = axes_of(usual_pages[0], "correlation"), synthetic_curve()
