@@ -19,6 +19,7 @@ START_SCALE_PX = 1.2
 PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
 SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
 GAUSSIANS_PER_BIT = 1.5
+MOST_PER_ATOM = 2.0
 CUBIC_ANGSTROMS_PER_ATOM = 17.0  # protein: 1.21 cubic Angstrom a dalton, 14.1 dalton a heavy atom with its hydrogens
 WINDOW_SHARE = 0.998  # of the density
 WINDOW_MARGIN_PX = 6
@@ -78,7 +79,7 @@ def _window(density: Map) -> int:
 def choose_n_gaussians(start: Start, pixel_size_in_angstroms: float) -> int:
     """As many Gaussians as the half's data can tell apart: a few for every bit of information on the particle.
 
-    Never more than there are atoms, hydrogen apart, in protein of the volume that the density effectively fills.
+    Never more than two for every atom, hydrogen apart, that protein of the density's volume holds.
 
     A Fourier coefficient of signal-to-noise ratio s carries log2(1 + s) bits (Shannon 1948); the half map's s is
     2 FSC / (1 - FSC) of its quarter maps. Summed over the box and scaled to the share of it that the particle occupies.
@@ -87,8 +88,9 @@ def choose_n_gaussians(start: Start, pixel_size_in_angstroms: float) -> int:
     n_coefficients = Shells(start.density.shape[0]).n_coefficients / 2
     bits = float((n_coefficients * np.log2(1 + 2 * fsc / (1 - fsc)))[1:].sum())
     share = start.occupied_voxels / start.density.size
-    atoms = start.occupied_voxels * pixel_size_in_angstroms**3 / CUBIC_ANGSTROMS_PER_ATOM
-    return int(np.clip(round(min(GAUSSIANS_PER_BIT * 2 * bits * share, atoms)), FEWEST, MOST))
+    atoms = np.count_nonzero(start.density) * pixel_size_in_angstroms**3 / CUBIC_ANGSTROMS_PER_ATOM
+    n_gaussians = min(GAUSSIANS_PER_BIT * 2 * bits * share, MOST_PER_ATOM * atoms)
+    return int(np.clip(round(n_gaussians), FEWEST, MOST))
 
 
 def choose_coarse_box(start: Start, window: int, box: int) -> int:

@@ -81,8 +81,10 @@ def test_density_at_the_rim_of_a_full_window_is_kept() -> None:
     assert choose_n_gaussians(start, 4.0) >= 1
 
 
-def test_there_are_no_more_gaussians_than_atoms() -> None:
+def test_there_are_at_most_two_gaussians_an_atom() -> None:
     """The same voxels, smaller in Angstrom, hold fewer atoms."""
-    start = Start(np.ones((32, 32, 32), np.float32), np.full(17, 0.999), 16, 3000.0, 32)
-    assert choose_n_gaussians(start, 1.2) == round(3000 * 1.2**3 / 17)
+    density = np.zeros((32, 32, 32), np.float32)
+    density[10:20, 10:20, 10:20] = 1
+    start = Start(density, np.full(17, 0.999), 16, 1000.0, 32)
+    assert choose_n_gaussians(start, 1.6) == round(2 * 1000 * 1.6**3 / 17)
     assert choose_n_gaussians(start, 20.0) == choose_n_gaussians(start, 40.0)  # there the data are the limit
