@@ -88,6 +88,22 @@ class FinishedCells:
         part.write_text(json.dumps(portable({**asdict(cell), **figures}), allow_nan=False))
         os.replace(part, path)
 
+    def take_over(self, results: Path, cells: Sequence[Cell]) -> None:
+        """Count those cells as finished that an earlier result file holds: the grid may take several runs."""
+        if not results.exists():
+            return
+        records = json.loads(results.read_text()).get("cells", [])
+        for cell in cells:
+            fields = portable(asdict(cell))
+            for record in records:
+                if cell not in self and fields.items() <= {key: record.get(key) for key in fields}.items():
+                    self.add(cell, record)
+
+    def forget(self, cells: Sequence[Cell]) -> None:
+        """Count cells as not finished."""
+        for cell in cells:
+            self._path(cell).unlink(missing_ok=True)
+
     def collect(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         """Return the results of those cells that are finished, in the order given."""
         return [json.loads(self._path(cell).read_text()) for cell in cells if cell in self]

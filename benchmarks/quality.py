@@ -7,8 +7,9 @@
 * signal-to-noise ratios of 0.005, 0.015, 0.05 and 0.2, three seeds, 4,000 particles;
 * three columns: exact poses; poses with errors of 3 degrees and 1 px; and a truth with solvent around it.
 
-Finished cells are kept in --workdir: a run that was stopped goes on where it was. ``results/quality.json`` is written
-again after each. ``--targets`` runs the two cells for which targets are set, alone and with all threads, so that wall
+Finished cells are kept in --workdir and, with the commit that each was run at, in ``results/quality.json``, which is
+written again after each: a run that was stopped goes on where it was (``--again`` runs cells anew).
+``--targets`` runs the two cells for which targets are set, alone and with all threads, so that wall
 times mean something (``results/targets.json``). ``--honesty`` runs a faint set, ten of pure noise, and the same ten
 with signal (``results/honesty.json``). Exits 1 if a target is missed or a cell failed.
 """
@@ -16,7 +17,6 @@ with signal (``results/honesty.json``). Exits 1 if a target is missed or a cell 
 import argparse
 import functools
 import os
-import shutil
 import sys
 import threading
 import traceback
@@ -51,6 +51,9 @@ class Run:
         self._keep_maps: bool = arguments.keep_maps
         self._threads: int = arguments.threads or max(1, (os.cpu_count() or 1) // self.jobs)
         self.finished = FinishedCells(self._workdir / "finished")
+        self.finished.take_over(results, self.reported)
+        if arguments.again:
+            self.finished.forget(cells)
         self._lock = threading.Lock()
         todo = [cell for cell in cells if cell not in self.finished]
         self._shop = ImageShop(arguments.data.resolve(), self._workdir, todo, arguments.reference_images)
@@ -140,6 +143,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference-images", type=int, help="of the blurred truth (8000, symmetric ones 4000)")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time (1)")
     parser.add_argument("--threads", type=int, default=0, help="of our job (the processors shared among the cells)")
+    parser.add_argument("--again", action="store_true", help="run cells anew that are finished")
     parser.add_argument("--keep-maps", action="store_true", help="keep each cell's maps in the workdir")
     parser.add_argument("--list", action="store_true", help="print the cells and which are finished; run nothing")
     parser.add_argument("--targets", action="store_true", help="run the cells with targets, alone, and nothing else")
@@ -152,8 +156,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run_targets(arguments: argparse.Namespace) -> bool:
     """Run the cells with targets one after the other, from the start; return whether all targets are reached."""
-    arguments.jobs, arguments.workdir = 1, arguments.workdir / "targets"
-    shutil.rmtree(arguments.workdir / "finished", ignore_errors=True)
+    arguments.jobs, arguments.workdir, arguments.again = 1, arguments.workdir / "targets", True
     # the larger one first: the time ratio is measured with Numba's cache warm
     order = list(TARGETS)
     cells = sorted((cell for cell in all_cells() if cell.name in TARGETS), key=lambda cell: order.index(cell.name))

@@ -77,7 +77,7 @@ FIGURES: dict[str, Any] = {
 
 def run(tmp_path: Path, cells: list[Cell], reported: list[Cell]) -> quality.Run:
     arguments = Namespace(
-        jobs=2, threads=1, workdir=tmp_path, keep_maps=False, data=tmp_path, reference_images=None
+        jobs=2, threads=1, workdir=tmp_path, keep_maps=False, data=tmp_path, reference_images=None, again=False
     )  # fmt: skip
     one = quality.Run(cells, arguments, tmp_path / "quality.json", reported)
     one.run_all()
@@ -106,6 +106,24 @@ def test_a_run_goes_on_where_it_was_and_a_failure_stops_no_other(
     assert sorted(cell.signal_to_noise for cell in tried) == [0.005, 0.05, 0.2, 0.2]
     ratios = [cell["signal_to_noise"] for cell in json.loads((tmp_path / "quality.json").read_text())["cells"]]
     assert ratios == [0.05, 0.2, 0.005]
+
+
+def test_cells_of_an_earlier_result_file_are_taken_over(tmp_path: Path) -> None:
+    known, other = Cell("cxcr4", "exact", 0.2, 7), Cell("cxcr4", "exact", 0.2, 8)
+    earlier = FinishedCells(tmp_path / "earlier")
+    earlier.add(known, {"commit": "abc", "scores": {"ours": 0.9}})
+    results = tmp_path / "quality.json"
+    results.write_text(json.dumps({"cells": earlier.collect([known])}))
+    finished = FinishedCells(tmp_path / "later")
+    finished.take_over(tmp_path / "none.json", all_cells())
+    assert not finished.collect(all_cells())
+    finished.take_over(results, all_cells())
+    assert known in finished
+    assert other not in finished
+    assert finished.collect(all_cells())[0]["commit"] == "abc"
+    assert Cell("cxcr4", "exact", 0.2, 7, n_particles=300) not in finished
+    finished.forget([known])
+    assert known not in finished
 
 
 def test_a_run_of_a_part_reports_the_rest_of_the_grid_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
