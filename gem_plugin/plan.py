@@ -13,7 +13,13 @@ POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
 STEPS_EXPECTED = 360  # of both halves and the two fits that choose the steps
 FIXED_SECONDS = 20.0
-FIXED_BYTES = 900e6  # Python, torch, Numba, two batches of slices
+PROJECTED_PIXELS_PER_CORE_SECOND = 3e6  # of the images that --fit images draws and differentiates
+IMAGES_DRAWN_PER_PARTICLE = 20  # by the fits of --fit images
+FEWEST_IMAGES_DRAWN = 120_000
+FIXED_BYTES = 1.1e9  # Python, torch, Numba, two batches of slices
+
+
+FITTED_TO = {"collapsed": "all images at once", "images": "a few images a step"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,9 @@ def make_plan(
     steps = 2 * config.steps if config.steps else STEPS_EXPECTED
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
     fit = steps * (2 * box) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)
+    if config.fit == "images":
+        fit = max(IMAGES_DRAWN_PER_PARTICLE * count, FEWEST_IMAGES_DRAWN) * box**2
+        fit /= PROJECTED_PIXELS_PER_CORE_SECOND * n_threads
     slow = 300 if engine == "reference" else 1
     return Plan(
         (
@@ -78,7 +87,7 @@ def make_plan(
             f"box: {n} px of {pixel:g} Angstrom; {frequencies_used(plane, pixel)};"
             f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across",
             f"Gaussians: {config.n_gaussians or 'chosen from the data'};"
-            f" steps: {config.steps or 'chosen from the data'}; threads: {n_threads}",
+            f" steps: {config.steps or 'chosen from the data'}; fitted to {FITTED_TO[config.fit]}; threads: {n_threads}",
             f"engine: {engine} ({reason})",
         ),
         memory,

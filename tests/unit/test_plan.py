@@ -22,8 +22,13 @@ def test_the_plan_says_what_would_run() -> None:
         assert word in text
 
 
+def test_the_plan_says_what_is_fitted_to() -> None:
+    for fit, words in (("collapsed", "all images at once"), ("images", "a few images a step")):
+        assert words in "\n".join(plan(particles(), ReconstructionConfig(fit=fit), n_threads=2).lines())
+
+
 def test_more_takes_more() -> None:
-    def of(box_size_px: int = 64, count: int = 100, n_threads: int = 2, **settings: int):  # type: ignore[no-untyped-def]
+    def of(box_size_px: int = 64, count: int = 100, n_threads: int = 2, **settings: int | str):  # type: ignore[no-untyped-def]
         return plan(particles(box_size_px, count), ReconstructionConfig(**settings), n_threads=n_threads)
 
     assert of(128).memory_bytes > of().memory_bytes
@@ -31,6 +36,7 @@ def test_more_takes_more() -> None:
     assert of(count=100_000).seconds > of().seconds
     assert of(n_threads=8).seconds < of().seconds
     assert of(steps=1000).seconds > of(steps=10).seconds
+    assert of(count=100_000, fit="images").seconds > 2 * of(count=100_000).seconds
 
 
 @pytest.mark.parametrize(
