@@ -13,7 +13,7 @@ POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
 STEPS_EXPECTED = 360  # of both halves and the two fits that choose the steps
 FIXED_SECONDS = 20.0
-PROJECTED_PIXELS_PER_CORE_SECOND = 3e6  # of the images that --fit images draws and differentiates
+PROJECTED_PIXELS_PER_CORE_SECOND = 5e6  # of the images that --fit images draws and differentiates
 IMAGES_DRAWN_PER_PARTICLE = 20  # by the fits of --fit images
 FEWEST_IMAGES_DRAWN = 120_000
 FIXED_BYTES = 1.1e9  # Python, torch, Numba, two batches of slices
@@ -87,7 +87,8 @@ def make_plan(
             f"box: {n} px of {pixel:g} Angstrom; {frequencies_used(plane, pixel)};"
             f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across",
             f"Gaussians: {config.n_gaussians or 'chosen from the data'};"
-            f" steps: {config.steps or 'chosen from the data'}; fitted to {FITTED_TO[config.fit]}; threads: {n_threads}",
+            f" steps: {config.steps or 'chosen from the data'}; fitted to {FITTED_TO[config.fit]};"
+            f" threads: {n_threads}",
             f"engine: {engine} ({reason})",
         ),
         memory,
