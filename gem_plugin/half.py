@@ -77,7 +77,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     split_seed, noise_seed, quarter_seed, half_seed = seeds.spawn(4)
     quarters = accumulate_quarters(particles, half_set, run, name, split_seed, noise_seed)
     equations = quarters.equations[0] + quarters.equations[1]
-    model_free = model_free_map(equations, run)
+    model_free = model_free_map(equations, run, name)
     start = start_density(quarters.maps, run.radius_px)
     pixel = particles.optics.pixel_size_in_angstroms
     n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start, pixel)) // run.group.order, 1)

@@ -15,7 +15,7 @@ from gem_plugin.noise import Noise, measure_noise, noise_power_at
 from gem_plugin.normal_equations import Accumulator, NormalEquations
 from gem_plugin.run import Run
 from gem_plugin.symmetric_equations import symmetric_equations
-from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
+from gem_plugin.symmetry_check import symmetry_sentence
 
 Map = NDArray[np.floating[Any]]
 
@@ -73,24 +73,23 @@ def accumulate_quarters(
     run.monitor.advance(done)
     if run.group.order == 1:
         return QuarterSets(parts, (sums[0], sums[1]), (plain[0], plain[1]), noise)
-    first, second = (model_free_map(equations, run) for equations in sums)
-    run.monitor.advance(done)
+    first, second = (model_free_map(equations, run, f"{name}, quarter {q}") for q, equations in enumerate(sums, 1))
     sphere = support_sphere(run.plane.box_size_px, run.radius_px)
-    agreement = symmetry_agreement((plain[0], plain[1]), (first, second), sphere)
-    if agreement is not None and agreement < LEAST_AGREEMENT:
-        run.monitor.warn(
-            f"{name}: the particles do not show symmetry {run.group.name}: averaging over it keeps {agreement:.0%} of"
-            " the signal (the right group in RELION's orientation keeps all of it); give another --sym, or C1"
-        )
+    sentence = symmetry_sentence(run.group.name, (plain[0], plain[1]), (first, second), sphere)
+    if sentence:
+        run.monitor.warn(f"{name}: {sentence}")
     return QuarterSets(parts, (sums[0], sums[1]), (first, second), noise)
 
 
-def model_free_map(equations: NormalEquations, run: Run) -> Map:
+def model_free_map(equations: NormalEquations, run: Run, name: str) -> Map:
     """The model-free map of a half or quarter set, with the particle's symmetry."""
+    run.monitor.stage(f"{name}: map without Gaussians", 1, "maps")
     on_pixels = equations.crop(run.plane.box_size_px)
     reach = run.radius_px + SPHERE_EDGE_PX
-    symmetric = symmetric_equations(on_pixels, run.group, reach, run.n_threads)
-    return solve_model_free(symmetric, run.radius_px, run.n_threads, run.last_shell)
+    symmetric = symmetric_equations(on_pixels, run.group, reach, run.n_threads, lambda: run.monitor.advance(0))
+    solved = solve_model_free(symmetric, run.radius_px, run.n_threads, run.last_shell)
+    run.monitor.advance(1)
+    return solved
 
 
 def _plain_map(equations: NormalEquations, run: Run) -> Map:

@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 THRESHOLD = 0.5
 LEAST_INDEPENDENT = 40.0  # coefficients in a band
 SIGNIFICANCE = 3.0
+WIDEST_SHARE = 0.4  # of the shells that hold data: the strong low shells of a wider band would speak for its weak ones
 NO_CLAIM = "no resolution is claimed"
 
 
@@ -179,6 +180,7 @@ def resolution_curve(
     c, error = cross_validated_correlation(powers)
     model_free_fsc = correlation(powers.signal, bands.sum(p11), bands.sum(p22))
     above = (model_free_fsc > SIGNIFICANCE / np.sqrt(n_band)) & (n_band >= LEAST_INDEPENDENT) & np.isfinite(c)
+    above &= bands.last - bands.first + 1 <= WIDEST_SHARE * last_shell
     measurable = np.logical_and.accumulate(above)
     if not _has_signal_under(sphere, model_free_maps, last_shell, symmetry_order):
         measurable[:] = False
@@ -187,7 +189,8 @@ def resolution_curve(
     lower = np.where(measurable, c - error, 0.0)
     crossing, crosses = _crossing_shell(lower, bands, measurable)
     ends = crosses and not measurable[int(np.argmax(lower < THRESHOLD))]
-    statement, resolution = _statement(crossing, crosses, ends, edge, half_sets_are_refined)
+    is_coarse = bool(bands.last[0] > WIDEST_SHARE * last_shell)
+    statement, resolution = _statement(crossing, crosses, ends, is_coarse, edge, half_sets_are_refined)
     return ResolutionCurve(
         first_shell=bands.first,
         last_shell=bands.last,
@@ -230,10 +233,21 @@ def _crossing_shell(lower: Floats, bands: Bands, measurable: NDArray[np.bool_]) 
 
 
 def _statement(
-    crossing: float | None, crosses: bool, ends: bool, edge_in_angstroms: float, half_sets_are_refined: bool
+    crossing: float | None,
+    crosses: bool,
+    ends: bool,
+    is_coarse: bool,
+    edge_in_angstroms: float,
+    half_sets_are_refined: bool,
 ) -> tuple[str, float | None]:
     if not half_sets_are_refined:
         return f"{NO_CLAIM}: the poses were not refined in separate halves (no rlnRandomSubset)", None
+    if is_coarse:
+        return (
+            f"{NO_CLAIM}: under this mask and symmetry there are too few independent Fourier coefficients to tell one"
+            " resolution from another",
+            None,
+        )
     if crossing is None:
         return f"{NO_CLAIM}: the half sets' model-free maps do not agree beyond chance, or the map not with them", None
     resolution = edge_in_angstroms / crossing

@@ -86,7 +86,10 @@ def particle_groups(particles: Particles) -> tuple[tuple[str, ...], NDArray[np.i
 
 
 def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
-    """Sentences about groups whose residual is not the noise that was assumed."""
+    """Sentences about groups whose residual is more than the noise that was assumed.
+
+    Less is no fault of theirs: a few particles' noise can be fitted.
+    """
     first, last = results.band_first_shell, results.band_last_shell
     points = np.array(
         [2 * plane.weight[(plane.shell >= a) & (plane.shell <= b)].sum() for a, b in zip(first, last, strict=True)]
@@ -94,16 +97,17 @@ def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
     used = results.group_counts > 0
     ratios = results.group_residual[used]
     errors = np.sqrt(2 / (points * results.group_counts[used][:, None]))
-    departures = np.abs(ratios - 1) - SIGNIFICANCE * errors
+    departures = ratios - 1 - SIGNIFICANCE * errors
     wrong = (departures > TOLERATED).any(axis=1)
     if not wrong.any():
         return []
     group, band = np.unravel_index(int(np.argmax(departures)), departures.shape)
     name = [name for name, is_used in zip(results.group_names, used, strict=True) if is_used][group]
     return [
-        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals that are not the noise that was"
+        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals beyond the noise that was"
         f" assumed; the furthest is group {name}, {ratios[group, band]:.2f} times the assumed power in Fourier shells"
-        f" {first[band]} to {last[band]}: look at its micrograph, and see gem_residuals.star"
+        f" {first[band]} to {last[band]}: a bad micrograph, or a model that does not fit; see"
+        " gem_residuals.star"
     ]
 
 

@@ -7,6 +7,7 @@ from gem_plugin.conventions import HalfPlane
 from gem_plugin.io.particles import Particles
 from gem_plugin.render import choose_render_box
 from gem_plugin.spreading import grid_size
+from gem_plugin.symmetry import cosets, point_group
 
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
 POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
@@ -16,6 +17,9 @@ FIXED_SECONDS = 20.0
 PROJECTED_PIXELS_PER_CORE_SECOND = 5e6  # of the images that --fit images draws and differentiates
 IMAGES_DRAWN_PER_PARTICLE = 20  # by the fits of --fit images
 FEWEST_IMAGES_DRAWN = 120_000
+AVERAGED_POINTS_PER_CORE_SECOND = 1.5e6  # voxels of t that are read between voxels, for a point group
+AVERAGING_BYTES_PER_VOXEL = 48.0  # of the doubled box
+AVERAGING_POINT_BYTES = 0.5e9
 FIXED_BYTES = 1.1e9  # Python, torch, Numba, two batches of slices
 
 
@@ -55,6 +59,20 @@ def frequencies_used(plane: HalfPlane, pixel_size_in_angstroms: float) -> str:
     return f"frequencies of the images up to {finest:.2f} Angstrom"
 
 
+def _averaging_bytes(box_size_px: int, symmetry: str) -> float:
+    """Memory of averaging t over a group: its series, finufft's finer grid, and the points that are read."""
+    if len(cosets(point_group(symmetry).operators)[1]) == 1:
+        return 0.0
+    doubled = (2.0 * box_size_px) ** 3
+    return AVERAGING_BYTES_PER_VOXEL * doubled + AVERAGING_POINT_BYTES
+
+
+def _averaging_seconds(box_size_px: int, symmetry: str) -> float:
+    """Processor time of averaging b and t over a group, for the quarter sets and the whole of both halves."""
+    interpolated = len(cosets(point_group(symmetry).operators)[1]) - 1
+    return 6 * interpolated * (2.0 * box_size_px) ** 3 * 0.2 / AVERAGED_POINTS_PER_CORE_SECOND
+
+
 def make_plan(
     particles: Particles,
     config: ReconstructionConfig,
@@ -72,13 +90,14 @@ def make_plan(
     doubled = 4.0 * (2 * box) ** 3
     # two grids a sum (total and batch), then the doubled box in transformation; T's spectra of both quarter sets
     spectra = 2 * 8.0 * (2 * reach) ** 3 / 2
-    memory = FIXED_BYTES + max(2 * grids, grids + 3 * doubled) + spectra
+    memory = FIXED_BYTES + max(2 * grids, grids + 3 * doubled, _averaging_bytes(n, config.sym)) + spectra
     steps = 2 * config.steps if config.steps else STEPS_EXPECTED
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
     fit = steps * (2 * box) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)
     if config.fit == "images":
         fit = max(IMAGES_DRAWN_PER_PARTICLE * count, FEWEST_IMAGES_DRAWN) * box**2
         fit /= PROJECTED_PIXELS_PER_CORE_SECOND * n_threads
+    accumulate += _averaging_seconds(n, config.sym) / n_threads
     slow = 300 if engine == "reference" else 1
     return Plan(
         (

@@ -1,5 +1,7 @@
 """The normal equations of all symmetric poses, from those of the poses as they are."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gem_plugin.normal_equations import NormalEquations, kernel_spectrum
@@ -7,7 +9,11 @@ from gem_plugin.symmetry import PointGroup, symmetrise
 
 
 def symmetric_equations(
-    equations: NormalEquations, group: PointGroup, radius_px: float, n_threads: int
+    equations: NormalEquations,
+    group: PointGroup,
+    radius_px: float,
+    n_threads: int,
+    between: Callable[[], None] = lambda: None,
 ) -> NormalEquations:
     """Average b and T over a group: what adding each particle in all its symmetric poses gives, over the order.
 
@@ -17,11 +23,12 @@ def symmetric_equations(
     Parameters
     ----------
     radius_px : of the sphere that holds every map to which the result is applied
+    between : called between parts of the work; may raise to end it
     """
     if group.order == 1:
         return equations
-    right_side = symmetrise(equations.right_side, group, n_threads)
+    right_side = symmetrise(equations.right_side, group, n_threads, between=between)
     kernel = np.fft.fftshift(equations.kernel())
     reach = 2 * radius_px + 2  # no two voxels of the sphere are further apart
-    kernel = symmetrise(kernel, group, n_threads, radius_px=reach, is_even=True)
+    kernel = symmetrise(kernel, group, n_threads, radius_px=reach, is_even=True, between=between)
     return NormalEquations(right_side, kernel_spectrum(kernel, equations.band), equations.n_particles)

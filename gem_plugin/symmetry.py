@@ -1,6 +1,7 @@
 """Point groups in RELION's orientation: their operators, and maps averaged over them."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ Floats = NDArray[np.float64]
 
 NAMES = "C1, C2, ... D1, D2, ... T, O, I, I1, I2, I3, I4"
 _TOLERANCE = 1e-4  # of the interpolation by a non-uniform FFT
-_POINTS_AT_ONCE = 20_000_000
+_POINTS_AT_ONCE = 10_000_000
 
 # (fold, axis) of two generators each, RELION's orientation (src/symmetries.cpp); "I" is I2 there
 _CUBIC_GENERATORS: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
@@ -91,6 +92,7 @@ def symmetrise(
     *,
     radius_px: float | None = None,
     is_even: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Map:
     """The mean of a map over a group.
 
@@ -102,6 +104,7 @@ def symmetrise(
     volume : [n, n, n], zero outside the sphere that the box holds
     radius_px : radius outside which the mean is not wanted and set to zero; by default that of the box's sphere
     is_even : whether v(-r) = v(r), which halves the work
+    between : called between parts of the work; may raise to end it
     """
     if group.order == 1:
         return volume
@@ -115,7 +118,7 @@ def symmetrise(
         inside[: n // 2] = False
     total = moved[inside].astype(np.float64)
     if len(representatives) > 1:
-        total += _rotated_sum(moved, representatives[1:], np.argwhere(inside) - n // 2, n_threads)
+        total += _rotated_sum(moved, representatives[1:], np.argwhere(inside) - n // 2, n_threads, between)
     mean = np.zeros(volume.shape, dtype=np.float32)
     mean[inside] = total / group.order
     if is_even:
@@ -140,16 +143,19 @@ def cosets(operators: Floats) -> tuple[Floats, Floats]:
     return np.rint(moving), np.array(representatives)
 
 
-def _rotated_sum(volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threads: int) -> Floats:
+def _rotated_sum(
+    volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threads: int, between: Callable[[], None]
+) -> Floats:
     """Sum over operators of v(R r) at voxels r, [len(zyx)]."""
     n = volume.shape[0]
     series = fft.fftshift(fft.fftn(fft.ifftshift(volume), workers=n_threads)).astype(np.complex64) / n**3
     series[0] = series[:, 0] = series[:, :, 0] = 0  # the Nyquist planes have no partner on the other side
-    xyz = zyx[:, ::-1].T * (2 * np.pi / n)
+    xyz = (zyx[:, ::-1].T * (2 * np.pi / n)).astype(np.float32)
     at_once = max(_POINTS_AT_ONCE // xyz.shape[1], 1)  # each call transforms the series anew
     total = np.zeros(xyz.shape[1])
     for start in range(0, len(operators), at_once):
-        turned = np.einsum("gij,jp->igp", operators[start : start + at_once], xyz).astype(np.float32)
+        between()
+        turned = np.einsum("gij,jp->igp", operators[start : start + at_once].astype(np.float32), xyz)
         x, y, z = turned.reshape(3, -1)
         values = finufft.nufft3d2(z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads, upsampfac=1.25)
         total += values.real.reshape(-1, xyz.shape[1]).sum(axis=0)

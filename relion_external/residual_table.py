@@ -48,7 +48,7 @@ def _group_rows(half: HalfResult) -> Sequence[dict[str, Cell]]:
     return [
         {
             "rlnRandomSubset": half.half_set,
-            "rlnGroupName": name,
+            "rlnGroupName": "_".join(name.split()),  # RELION reads no quotation marks
             "rlnGroupNrParticles": int(count),
             "gemFirstShell": int(first),
             "gemLastShell": int(last),

@@ -203,3 +203,26 @@ def test_calibrated_pair_agrees_nowhere_beyond_the_data() -> None:
     fsc = pair_fsc(calibrated_pair(gaussian, model_free, mask, curve), mask)
     assert fsc[end - 2] > 0.143
     assert np.abs(fsc[end + 2 : N // 2]).max() < 0.14
+
+
+@pytest.mark.parametrize(("order", "claims"), [(1, True), (4, True), (200, False)])
+def test_one_wide_band_is_no_resolution(order: int, claims: bool) -> None:
+    """So many copies that all shells make one band: its strong low shells must not speak for the others."""
+    truth, gaussian, model_free = simulated(1, signal=30.0)
+    mask = soft_mask(truth, 0.4 * N)
+    curve = resolution_curve(
+        gaussian,
+        model_free,
+        mask,
+        SPHERE,
+        PIXEL,
+        last_shell=N // 2 - 1,
+        half_sets_are_refined=True,
+        symmetry_order=order,
+    )
+    assert (curve.resolution_in_angstroms is not None) == claims
+    widest = (curve.last_shell - curve.first_shell + 1).max()
+    assert (widest > 0.4 * (N // 2 - 1)) == (not claims)
+    if not claims:
+        assert not curve.is_measurable.any()
+        assert "too few independent Fourier coefficients" in curve.statement

@@ -28,7 +28,7 @@ def test_the_plan_says_what_is_fitted_to() -> None:
 
 
 def test_more_takes_more() -> None:
-    def of(box_size_px: int = 64, count: int = 100, n_threads: int = 2, **settings: int | str):  # type: ignore[no-untyped-def]
+    def of(box_size_px: int = 64, count: int = 100, n_threads: int = 2, **settings: float | str):  # type: ignore[no-untyped-def]
         return plan(particles(box_size_px, count), ReconstructionConfig(**settings), n_threads=n_threads)
 
     assert of(128).memory_bytes > of().memory_bytes
@@ -36,6 +36,9 @@ def test_more_takes_more() -> None:
     assert of(count=100_000).seconds > of().seconds
     assert of(n_threads=8).seconds < of().seconds
     assert of(steps=1000).seconds > of(steps=10).seconds
+    assert of(256, sym="C3", maxres=16.0).memory_bytes > 1.5 * of(256, maxres=16.0).memory_bytes
+    assert of(256, sym="I1").seconds > of(256, sym="C3").seconds > of(256).seconds
+    assert of(256, sym="D2").memory_bytes == of(256).memory_bytes  # its operators only move voxels
     assert of(count=100_000, fit="images").seconds > 2 * of(count=100_000).seconds
 
 

@@ -19,7 +19,7 @@ from gem_plugin.ops.replicate import replicate
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 from gem_plugin.symmetric_equations import symmetric_equations
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, point_group, symmetrise
-from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement
+from gem_plugin.symmetry_check import LEAST_AGREEMENT, symmetry_agreement, symmetry_sentence
 from tests.helpers import FLOAT32_FORWARD, FLOAT32_GRADIENT, assert_gradients_match, relative_error
 
 N = 32
@@ -176,7 +176,7 @@ def test_moved_and_interpolated_copies_are_one_and_the_same(name: str) -> None:
     moving, representatives = symmetry.cosets(group.operators)
     assert len(moving) * len(representatives) == group.order
     zyx = np.argwhere(np.ones((N, N, N), dtype=bool)) - N // 2
-    slow = symmetry._rotated_sum(volume, group.operators, zyx, 1).reshape(N, N, N) / group.order
+    slow = symmetry._rotated_sum(volume, group.operators, zyx, 1, lambda: None).reshape(N, N, N) / group.order
     inside = conventions.radius_from_centre_px(N) < N / 2
     assert relative_error(symmetrise(volume, group, 1), np.where(inside, slow, 0)) < 1e-2
 
@@ -208,10 +208,26 @@ def test_the_data_term_of_an_asymmetric_unit_is_that_of_all_copies(name: str) ->
         assert_gradients_match(found, wanted, 1e-3, name)
 
 
-@pytest.mark.parametrize(("true", "given", "fits"), [("C2", "C2", True), ("D2", "C2", True), ("C1", "C2", False)])
+@pytest.mark.parametrize(
+    ("true", "given", "fits"),
+    [("C2", "C2", True), ("D2", "C2", True), ("C1", "C2", False), ("C2", "D2", False), ("C3", "T", False)],
+)
 def test_a_wrong_group_is_noticed(true: str, given: str, fits: bool) -> None:
     plain = [solve_model_free(e, 14, 2) for e in equations_of(symmetric_phantom(point_group(true)), 400, 0.2, 2)]
     averaged = [symmetrise(v, point_group(given), 2) for v in plain]
-    agreement = symmetry_agreement((plain[0], plain[1]), (averaged[0], averaged[1]), support_sphere(N, 14))
-    assert agreement is not None
-    assert (agreement > LEAST_AGREEMENT) == fits
+    maps = (plain[0], plain[1]), (averaged[0], averaged[1])
+    found = symmetry_agreement(*maps, support_sphere(N, 14))
+    assert found is not None
+    share, error = found
+    assert abs(share - 1) < 5 * error + 0.05 if fits else share < LEAST_AGREEMENT
+    sentence = symmetry_sentence(given, *maps, support_sphere(N, 14))
+    assert sentence is None if fits else f"do not show symmetry {given}" in str(sentence)
+
+
+def test_it_is_said_that_nothing_can_be_said() -> None:
+    random = np.random.default_rng(0)
+    maps = [support_sphere(N, 14) * random.normal(size=(N, N, N)).astype(np.float32) for _ in range(2)]
+    averaged = [symmetrise(v, point_group("D2"), 1) for v in maps]
+    sentence = symmetry_sentence("D2", (maps[0], maps[1]), (averaged[0], averaged[1]), support_sphere(N, 14))
+    assert sentence is not None
+    assert "taken on trust" in sentence
