@@ -35,20 +35,21 @@ whole job with its defaults. Definitions are in `benchmarks/score.py`: the mean 
 the correlation of the combined map with the truth, under one soft mask made from the truth; *0.5* is where that curve
 crosses 0.5; *closed* is the share of RELION's distance to a perfect score that ours has closed,
 (ours - RELION) / (1 - RELION). Values are means over seeds, ± the standard deviation between seeds where there are
-several.
+several. `relion_reconstruct` runs with `--ctf --pad 2 --skip_gridding`, once a half set
+(`benchmarks/relion_baseline.py`).
 """
 
 COLUMN_TEXTS = {
     "exact": "The particle table holds the poses with which the images were made. The truth has no negative density,"
     " which suits a model that has none either.",
-    "errors": "The same images, but the table's poses have independent normal errors of {pose_errors} (the rotation"
-    " about a random axis, the shift along each axis). Both programs are compared with the truth that such errors blur:"
+    "errors": "The same images, but the table's poses have independent normal errors of {pose_errors} (the whole"
+    " rotation, about a random axis, so about 1.7 degrees about each; the shift along each axis). Both programs are compared with the truth that such errors blur:"
     " `relion_reconstruct` on noise-free images with fresh errors, every correlation divided by that map's own"
     " (`benchmarks/reference.py`). Shells where that map is too poor are left out, so that these numbers are means over"
     " fewer shells and do not compare with those of other columns.{shells}",
     "solvent": "Exact poses, but the truth lies in solvent: 5 % of the molecule's mean density, in an envelope blurred"
     " by 6 Å, is subtracted from the map (`benchmarks/molecules.py`). The truth is negative in places, and a model of"
-    " positive Gaussians cannot win by that alone.",
+    " positive Gaussians loses part of what positivity gains.",
 }
 
 
@@ -106,7 +107,10 @@ def quality_section(quality: Json, figures: list[str]) -> str:
     if "calibration" in figures:
         parts.append("![calibration](figures/calibration.png)\n")
     fits = fits_table(quality)
-    parts.append(f"### The two ways of fitting\n\n{fits or 'Missing: `--fit images` was not run.' + chr(10)}")
+    parts.append(
+        f"### The two ways of fitting\n\n{fits or 'Missing: `--fit images` was not run.' + chr(10)}"
+        " Cells may have run side by side: their wall times are no benchmark.\n"
+    )
     parts.append(f"### Warnings\n\n{warnings_list(cells)}")
     return "\n".join(parts)
 
@@ -188,8 +192,9 @@ def speed_section(speed: Json) -> str:
             for name in paired["seconds"]
         ]
         parts.append(
-            f"Whole processes, {paired['set']}, {speed['threads']} threads for ours and one for RELION, which has no "
-            f"threads; in turn. Ours takes {paired['median_ratio']:.1f} times as long (median of the pairs).\n"
+            f"Whole processes, {paired['set']}, {speed['threads']} threads for ours; relion_reconstruct makes its "
+            "two halves one after the other, on one thread (it has no more; with MPI both could run at once). "
+            f"Ours takes {paired['median_ratio']:.1f} times as long (median of the pairs).\n"
         )
         parts.append(table(["program", "runs", "median (s)", "least (s)", "most (s)"], rows))
     else:

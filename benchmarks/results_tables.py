@@ -7,7 +7,7 @@ from typing import Any
 Cells = Sequence[dict[str, Any]]
 Json = dict[str, Any]
 
-RELION, OURS = "relion_reconstruct", "ours"
+RELION, MODEL_FREE, OURS = "relion_reconstruct", "ours, model-free", "ours"
 MISSING = "missing"
 COLUMN_TITLES = {
     "exact": "Exact poses",
@@ -59,19 +59,21 @@ def quality_row(molecule: Json, ratio: float, cells: Cells, n_seeds: int) -> lis
     """Summarise one molecule at one signal-to-noise ratio over the seeds that were run."""
     name = f"{molecule['name']} ({molecule['symmetry']}, box {molecule['box_size_px']})"
     if not cells:
-        return [name, f"{ratio:g}", f"0 of {n_seeds}", *[MISSING] * 7]
+        return [name, f"{ratio:g}", f"0 of {n_seeds}", *[MISSING] * 8]
     judged = [cell["resolution"]["is_true"] for cell in cells if cell["resolution"]["is_true"] is not None]
     return [
         name,
         f"{ratio:g}",
         f"{len(cells)} of {n_seeds}",
         mean_and_spread(of_program(cells, RELION, "mean_fsc_to_truth"), 3),
+        mean_and_spread(of_program(cells, MODEL_FREE, "mean_fsc_to_truth"), 3),
         f"**{mean_and_spread(of_program(cells, OURS, 'mean_fsc_to_truth'), 3)}**",
         mean_and_spread([100 * cell["share_closed"] for cell in cells], 0),
         crossings(of_program(cells, RELION, "truth_crossing")),
         crossings(of_program(cells, OURS, "truth_crossing")),
         stated(cells),
-        f"{sum(judged)} of {len(judged)}" if judged else "cannot be judged",
+        (f"{sum(judged)} of {len(judged)}" if judged else "cannot be judged")
+        + (f", {len(cells) - len(judged)} cannot be judged" if 0 < len(judged) < len(cells) else ""),
     ]
 
 
@@ -90,7 +92,7 @@ def stated(cells: Cells) -> str:
 
 def quality_table(quality: Json, column: str) -> str:
     """Return the rows of all molecules and signal-to-noise ratios in one column of the grid."""
-    heading = ["molecule", "SNR", "seeds", "RELION, mean FSC", "ours, mean FSC", "closed (%)"]
+    heading = ["molecule", "SNR", "seeds", "RELION, mean FSC", "model-free, mean FSC", "ours, mean FSC", "closed (%)"]
     heading += ["RELION 0.5 (Å)", "ours 0.5 (Å)", "stated by ours (Å)", "statement true"]
     cells = selected(quality["cells"], column=column, fit="collapsed")
     rows = [

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 THRESHOLD = 0.5
 LEAST_INDEPENDENT = 40.0  # coefficients in a band
 SIGNIFICANCE = 3.0
-WIDEST_SHARE = 0.4  # of the shells that hold data: the strong low shells of a wider band would speak for its weak ones
+WIDEST_SHARE = 0.5  # of the shells that hold data: the strong low shells of a wider band would speak for its weak ones
 NO_CLAIM = "no resolution is claimed"
 
 

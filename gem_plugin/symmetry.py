@@ -157,7 +157,9 @@ def _rotated_sum(
         between()
         turned = np.einsum("gij,jp->igp", operators[start : start + at_once].astype(np.float32), xyz)
         x, y, z = turned.reshape(3, -1)
-        values = finufft.nufft3d2(z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads, upsampfac=1.25)
+        values = finufft.nufft3d2(
+            z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads, upsampfac=1.25, showwarn=0
+        )
         total += values.real.reshape(-1, xyz.shape[1]).sum(axis=0)
     return total
 

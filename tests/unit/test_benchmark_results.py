@@ -21,6 +21,7 @@ MACHINE = {"cpu": "a processor", "cores": 2, "memory_gib": 8.0, "python": "3.12"
 def cell(seed: int, ours: float, **changes: Any) -> dict[str, Any]:
     scores = {
         "relion_reconstruct": {"mean_fsc_to_truth": 0.5, "truth_crossing": 6.0},
+        "ours, model-free": {"mean_fsc_to_truth": 0.55, "truth_crossing": 5.5},
         "ours": {"mean_fsc_to_truth": ours, "truth_crossing": None},
     }
     return {
@@ -69,8 +70,9 @@ def rows_of(text: str, section: str) -> list[list[str]]:
 def test_a_row_holds_means_and_spread_over_the_seeds_that_were_run() -> None:
     text = page({"quality": quality(cell(7, 0.7), cell(8, 0.8))}, [])
     run, missing = rows_of(text, "### Exact poses")
-    assert run[:6] == ["small (C1, box 8)", "0.05", "2 of 3", "0.500 ± 0.000", "**0.750 ± 0.071**", "50 ± 14"]
-    assert run[6:] == ["6.00", "not crossed", "4.00", "2 of 2"]
+    assert run[:5] == ["small (C1, box 8)", "0.05", "2 of 3", "0.500 ± 0.000", "0.550 ± 0.000"]
+    assert run[5:7] == ["**0.750 ± 0.071**", "50 ± 14"]
+    assert run[7:] == ["6.00", "not crossed", "4.00", "2 of 2"]
     assert missing[1:3] == ["0.2", "0 of 3"]
     assert set(missing[3:]) == {"missing"}
     assert "**2 of 18 cells of the grid were run**, at commit abc1234 (2 cells)" in text
@@ -86,9 +88,9 @@ def test_cells_of_other_columns_fits_and_sizes_do_not_enter_a_row() -> None:
     ]
     text = page({"quality": quality(cell(7, 0.7), *strangers)}, [])
     run, other_ratio = rows_of(text, "### Exact poses")
-    assert (run[2], run[4]) == ("1 of 3", "**0.700**")
-    assert (other_ratio[2], other_ratio[4]) == ("1 of 3", "**0.900**")
-    assert rows_of(text, "### A truth with solvent")[0][4] == "**0.900**"
+    assert (run[2], run[5]) == ("1 of 3", "**0.700**")
+    assert (other_ratio[2], other_ratio[5]) == ("1 of 3", "**0.900**")
+    assert rows_of(text, "### A truth with solvent")[0][5] == "**0.900**"
 
 
 def test_both_fits_are_set_side_by_side() -> None:
