@@ -43,7 +43,8 @@ COLUMN_TEXTS = {
     "exact": "The particle table holds the poses with which the images were made. The truth has no negative density,"
     " which suits a model that has none either.",
     "errors": "The same images, but the table's poses have independent normal errors of {pose_errors} (the whole"
-    " rotation, about a random axis, so about 1.7 degrees about each; the shift along each axis). Both programs are compared with the truth that such errors blur:"
+    " rotation, about a random axis, so about 1.7 degrees about each; the shift along each axis). Both programs"
+    " are compared with the truth that such errors blur:"
     " `relion_reconstruct` on noise-free images with fresh errors, every correlation divided by that map's own"
     " (`benchmarks/reference.py`). Shells where that map is too poor are left out, so that these numbers are means over"
     " fewer shells and do not compare with those of other columns.{shells}",
