@@ -103,11 +103,15 @@ def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
         return []
     group, band = np.unravel_index(int(np.argmax(departures)), departures.shape)
     name = [name for name, is_used in zip(results.group_names, used, strict=True) if is_used][group]
+    most = f"{ratios[group, band]:.2f} times the assumed power in Fourier shells {first[band]} to {last[band]}"
+    if wrong.mean() > 0.5:
+        return [
+            f"most groups of particles have residuals beyond the noise that was assumed (at most {most}): the images"
+            " hold signal that the map does not explain; errors of the poses or CTFs do that"
+        ]
     return [
-        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals beyond the noise that was"
-        f" assumed; the furthest is group {name}, {ratios[group, band]:.2f} times the assumed power in Fourier shells"
-        f" {first[band]} to {last[band]}: a bad micrograph, or a model that does not fit; see"
-        " gem_residuals.star"
+        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals beyond the noise that was assumed; the"
+        f" furthest is group {name}, {most}: a bad micrograph? See gem_residuals.star"
     ]
 
 

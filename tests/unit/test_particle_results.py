@@ -93,6 +93,15 @@ def test_a_group_with_other_noise_is_named(gaussians, particles, monkeypatch) ->
     assert "group1" in sentence
 
 
+def test_where_all_groups_depart_no_micrograph_is_blamed(gaussians, particles, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = results(gaussians, particles, monkeypatch)
+    everywhere = dataclasses.replace(found, group_residual=found.group_residual * 2)
+    (sentence,) = check_residuals(everywhere, PLANE)
+    assert "most groups" in sentence
+    assert "poses" in sentence
+    assert check_residuals(dataclasses.replace(found, group_residual=found.group_residual / 2), PLANE) == []
+
+
 def test_groups_follow_the_table(particles: Particles) -> None:
     names, index = particle_groups(particles)
     assert names == ("group0", "group1", "group2")
