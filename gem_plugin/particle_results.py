@@ -110,8 +110,8 @@ def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
             " hold signal that the map does not explain; errors of the poses or CTFs do that"
         ]
     return [
-        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals beyond the noise that was assumed; the"
-        f" furthest is group {name}, {most}: a bad micrograph? See gem_residuals.star"
+        f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals beyond the noise that was assumed;"
+        f" the furthest is group {name}, {most}: a bad micrograph? See gem_residuals.star"
     ]
 
 
