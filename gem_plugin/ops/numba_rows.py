@@ -19,7 +19,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic, register_jitable
 
 LANES = 8
-FAST = {"contract", "nsz", "arcp", "reassoc"}  # reassoc: sums along a row are made in lanes
+# Nothing that leaves the compiler a choice of rounding: a freshly compiled kernel must agree with a cached one.
+FAST = {"nsz"}
 
 BITS = 0.5 / math.log(2)  # exp(-q / 2) = 2^-(BITS q)
 _LEAST_EXPONENT = np.float32(126)  # 2^-126 is the smallest normal float32
