@@ -54,9 +54,6 @@ class _Half:
     n_gaussians: int
     run: Run
 
-    def settings(self, n_steps: int, schedule_steps: int) -> FitSettings:
-        return FitSettings(n_steps, schedule_steps)
-
     def place(self, generator: np.random.Generator) -> Gaussians:
         group = self.run.group
         return place_gaussians(self.start.density, self.n_gaussians, generator, group.name, group.order)
@@ -168,7 +165,7 @@ def _plan_steps(half: _Half, generator: np.random.Generator) -> StepPlan:
             raise _EnoughError
 
     with _data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
-        fit = GaussianFit(term, half.place(generator), half.settings(steps, steps), double=run.engine == "reference")
+        fit = GaussianFit(term, half.place(generator), FitSettings(steps, steps), double=run.engine == "reference")
         with contextlib.suppress(_EnoughError):
             fit.run(on_step)
     return StepPlan(choice.for_the_half(steps), steps, choice)
@@ -194,7 +191,7 @@ def _fit(
         monitor.advance(state.step, loss=losses[-1])
 
     start = half.place(generator)
-    settings = half.settings(plan.n_steps, plan.schedule_steps)
+    settings = FitSettings(plan.n_steps, plan.schedule_steps)
     with _data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
         gaussians = GaussianFit(term, start, settings, double=half.run.engine == "reference").run(on_step)
     history = FitHistory(np.array(steps), np.array(losses), np.array(boxes), np.full(len(steps), np.nan))

@@ -1,4 +1,4 @@
-"""One half set's particles, read once: its data in two parts, its noise, and the maps without Gaussians."""
+"""One half set's particles in one pass: their data in two parts, their noise, and the maps without Gaussians."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -51,7 +51,6 @@ class ImageTerm:
         self.voxels_per_px = render_box_px / plane.box_size_px
         self.n_particles = len(indices)
         self._particles = particles
-        self._indices = indices
         self._plane = plane
         self._weights = weights(plane, noise_power)
         self._render_box_px = render_box_px
@@ -90,7 +89,7 @@ class ImageTerm:
         batch = self._minibatch()
         with torch.no_grad():
             loss, doubled = (float(self._loss((*unit[:3], factor * unit[3]), batch)) for factor in (1, 2))
-        # the loss is q f^2 - c f: q + -c = loss, 4 q - 2 c = doubled
+        # with a factor f the loss is q f^2 - c f, so loss = q - c and doubled = 4 q - 2 c
         quadratic = (doubled - 2 * loss) / 2
         return (quadratic - loss) / (2 * quadratic) if quadratic > 0 else 1.0
 

@@ -6,12 +6,18 @@ from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch
-from gem_plugin.ops import project
+from gem_plugin.ops import DEFAULT_CUTOFF_SIGMAS, project
 from gem_plugin.ops.replicate import Tensors
 
 
 def predicted_transforms(
-    whole: Tensors, rotations: NDArray[np.float64], plane: HalfPlane, render_box_px: int, *, engine: str
+    whole: Tensors,
+    rotations: NDArray[np.float64],
+    plane: HalfPlane,
+    render_box_px: int,
+    *,
+    engine: str,
+    cutoff_sigmas: float = DEFAULT_CUTOFF_SIGMAS,
 ) -> torch.Tensor:
     """Transforms of the projections of Gaussians, before the CTF, at the points of `plane`; differentiable.
 
@@ -20,12 +26,13 @@ def predicted_transforms(
     whole : all Gaussians of the particle, lengths in voxels of the render grid
     rotations : [m, 3, 3]
     render_box_px : pixels on an axis on which the projections are drawn, for the extent of the images' box
+    cutoff_sigmas : radius of a Gaussian's footprint
 
     Returns
     -------
     [m, points] complex
     """
-    images = project(*whole, rotations, render_box_px, engine=engine)
+    images = project(*whole, rotations, render_box_px, engine=engine, cutoff_sigmas=cutoff_sigmas)
     spectrum = torch.fft.rfft2(images)
     ky, kx = torch.from_numpy(plane.ky % render_box_px), torch.from_numpy(plane.kx)
     sign = torch.from_numpy(1 - 2 * ((plane.kx + plane.ky) % 2)).to(images.dtype)  # the origin is the centre pixel

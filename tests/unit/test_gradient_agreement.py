@@ -8,10 +8,10 @@ from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch, fourier_batch
 from gem_plugin.io.particles import OpticsGroup
 from gem_plugin.normal_equations import Accumulator, Operator
-from gem_plugin.ops import DEFAULT_CUTOFF_SIGMAS, project, voxelize
+from gem_plugin.ops import DEFAULT_CUTOFF_SIGMAS, voxelize
 from gem_plugin.ops.replicate import Tensors
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
-from gem_plugin.prediction import negative_log_likelihood, weights
+from gem_plugin.prediction import negative_log_likelihood, predicted_transforms, weights
 from gem_plugin.render import in_voxels
 
 N, COUNT, N_GAUSSIANS = 24, 8, 15
@@ -78,10 +78,8 @@ def image_by_image(
     batch: FourierBatch, plane: conventions.HalfPlane, cutoff: float, engine: str = "cpu", box: int = N
 ) -> np.ndarray:
     parameters = gaussians(torch.float64 if engine == "reference" else torch.float32)
-    images = project(*in_voxels(parameters, box / N), batch.rotations, box, cutoff_sigmas=cutoff, engine=engine)
-    spectrum = torch.fft.rfft2(images)
-    sign = torch.from_numpy(1 - 2 * ((plane.kx + plane.ky) % 2))
-    predicted = spectrum[:, torch.from_numpy(plane.ky % box), torch.from_numpy(plane.kx)] * sign
+    drawn = in_voxels(parameters, box / N)
+    predicted = predicted_transforms(drawn, batch.rotations, plane, box, engine=engine, cutoff_sigmas=cutoff)
     negative_log_likelihood(predicted, batch, weights(plane, noise_power(plane))).backward()
     return gradient_columns(parameters)
 
