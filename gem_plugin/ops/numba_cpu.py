@@ -21,10 +21,9 @@ from gem_plugin.ops.numba_rows import (
     LANES,
     Walk,
     exp2_minus,
-    gather_row,
+    gather_ellipse,
     padded_pixels,
-    row_of,
-    scatter_row,
+    scatter_ellipse,
 )
 
 Floats = NDArray[np.float32]
@@ -130,11 +129,11 @@ def scatter(
             start, rows, v, fall, walk = _ellipse(centres[j], factors[j], dz, cut2, n)
             peak = peaks[j] * exp2_minus(fall)
             if walk.groups == 1:  # lengths that the compiler knows: it unrolls the rows
-                _scatter_plane(plane, np.int32(LANES), n, start, rows, v, walk, peak)
+                scatter_ellipse(plane, np.int32(LANES), n, start, rows, v, walk, peak)
             elif walk.groups == 2:
-                _scatter_plane(plane, np.int32(2 * LANES), n, start, rows, v, walk, peak)
+                scatter_ellipse(plane, np.int32(2 * LANES), n, start, rows, v, walk, peak)
             else:
-                _scatter_plane(plane, np.int32(walk.groups * LANES), n, start, rows, v, walk, peak)
+                scatter_ellipse(plane, np.int32(walk.groups * LANES), n, start, rows, v, walk, peak)
         volume[z] += plane[: n * n].reshape(n, n)
 
 
@@ -181,34 +180,6 @@ def _to_moments(factors, s, m):  # type: ignore[no-untyped-def]
     m[9] = s[9]
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def _scatter_plane(plane, lanes, n, start, rows, v, walk, peak):  # type: ignore[no-untyped-def]
-    """Add the ellipse of a Gaussian with this value in its middle; `lanes` voxels a row."""
-    for _ in range(rows):
-        first, u, largest, exponent = row_of(walk, v)
-        scatter_row(plane[start + first :], lanes, walk, u, largest, exponent, peak)
-        v += _ONE
-        start += n
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def _gather_plane(plane, lanes, n, start, rows, v, walk):  # type: ignore[no-untyped-def]
-    """Sums of 1; u, v; uu, uv, vv under the ellipse of a Gaussian of peak 1 in its middle."""
-    s0 = su = sv = suu = suv = svv = _ZERO
-    for _ in range(rows):
-        first, u, largest, exponent = row_of(walk, v)
-        r0, ru, ruu = gather_row(plane[start + first :], lanes, walk, u, largest, exponent)
-        s0 += r0
-        su += ru
-        sv += r0 * v
-        suu += ruu
-        suv += ru * v
-        svv += r0 * v * v
-        v += _ONE
-        start += n
-    return s0, su, sv, suu, suv, svv
-
-
 @numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=FAST)
 def gather(
     centres: Floats,  # [N, 3]
@@ -236,11 +207,13 @@ def gather(
             begin = z * n * n
             plane = tail[begin - tail_begin :] if begin >= tail_begin else flat[begin:]
             if walk.groups == 1:  # lengths that the compiler knows, as above
-                s0, su, sv, suu, suv, svv = _gather_plane(plane, np.int32(LANES), n, start, rows, v, walk)
+                s0, su, sv, suu, suv, svv = gather_ellipse(plane, np.int32(LANES), n, start, rows, v, walk)
             elif walk.groups == 2:
-                s0, su, sv, suu, suv, svv = _gather_plane(plane, np.int32(2 * LANES), n, start, rows, v, walk)
+                s0, su, sv, suu, suv, svv = gather_ellipse(plane, np.int32(2 * LANES), n, start, rows, v, walk)
             else:
-                s0, su, sv, suu, suv, svv = _gather_plane(plane, np.int32(walk.groups * LANES), n, start, rows, v, walk)
+                s0, su, sv, suu, suv, svv = gather_ellipse(
+                    plane, np.int32(walk.groups * LANES), n, start, rows, v, walk
+                )
             height = exp2_minus(fall)
             s[0] += height * s0
             s[1] += height * su

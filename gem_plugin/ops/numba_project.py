@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from gem_plugin.ops.numba_rows import BITS, FAST, LANES, Walk, gather_row, row_of, scatter_row
+from gem_plugin.ops.numba_rows import BITS, FAST, LANES, Walk, gather_ellipse, scatter_ellipse
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -30,7 +30,6 @@ _QXX, _QYY = 3, 4  # 1 / V, 1 / Cyy
 _UNIT_PEAK = 5  # value at the centre for amplitude 1
 _FIRST_Y, _LAST_Y = 6, 7  # rows of the footprint on the image
 _COLUMNS = 8
-_ONE = np.float32(1)
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
@@ -102,11 +101,7 @@ def scatter_views(
                 start, rows, dy, walk = _walk(ellipses[j], cutoff_sigmas, box_size_px)
                 peak = np.float32(amplitudes[begin + j] * ellipses[j, _UNIT_PEAK])
                 lanes = np.int32(walk.groups * LANES)
-                for _ in range(rows):
-                    first, u, largest, exponent = row_of(walk, dy)
-                    scatter_row(images[b, start + first :], lanes, walk, u, largest, exponent, peak)
-                    dy += _ONE
-                    start += box_size_px
+                scatter_ellipse(images[b], lanes, box_size_px, start, rows, dy, walk, peak)
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
@@ -115,18 +110,7 @@ def _gather_image(image, ellipses, cutoff_sigmas, n, moments):  # type: ignore[n
     for j in range(moments.shape[0]):
         start, rows, dy, walk = _walk(ellipses[j], cutoff_sigmas, n)
         lanes = np.int32(walk.groups * LANES)
-        m0 = mu = my = muu = muy = myy = np.float32(0)
-        for _ in range(rows):
-            first, u, largest, exponent = row_of(walk, dy)
-            s0, s1, s2 = gather_row(image[start + first :], lanes, walk, u, largest, exponent)
-            m0 += s0
-            mu += s1
-            my += s0 * dy
-            muu += s2
-            muy += s1 * dy
-            myy += s0 * dy * dy
-            dy += _ONE
-            start += n
+        m0, mu, my, muu, muy, myy = gather_ellipse(image, lanes, n, start, rows, dy, walk)
         m = moments[j]
         m[0], m[1], m[2], m[3], m[4], m[5] = m0, mu, my, muu, muy, myy
 

@@ -109,3 +109,31 @@ def gather_row(row, lanes, walk, u, largest, exponent):  # type: ignore[no-untyp
         s1 += weighted * x
         s2 += weighted * x * x
     return s0, s1, s2
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def scatter_ellipse(pixels, lanes, n, start, rows, v, walk, peak):  # type: ignore[no-untyped-def]
+    """Add the ellipse of a Gaussian with this value in its middle; `lanes` pixels a row."""
+    for _ in range(rows):
+        first, u, largest, exponent = row_of(walk, v)
+        scatter_row(pixels[start + first :], lanes, walk, u, largest, exponent, peak)
+        v += _ONE
+        start += n
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def gather_ellipse(pixels, lanes, n, start, rows, v, walk):  # type: ignore[no-untyped-def]
+    """Sums of 1; u, v; uu, uv, vv under the ellipse of a Gaussian of peak 1 in its middle."""
+    s0 = su = sv = suu = suv = svv = _ZERO
+    for _ in range(rows):
+        first, u, largest, exponent = row_of(walk, v)
+        r0, ru, ruu = gather_row(pixels[start + first :], lanes, walk, u, largest, exponent)
+        s0 += r0
+        su += ru
+        sv += r0 * v
+        suu += ruu
+        suv += ru * v
+        svv += r0 * v * v
+        v += _ONE
+        start += n
+    return s0, su, sv, suu, suv, svv
