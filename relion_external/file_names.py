@@ -8,6 +8,8 @@ CALIBRATED_HALF_MAPS = ("run_half1_class001_unfil.mrc", "run_half2_class001_unfi
 GAUSSIAN_HALF_MAPS = ("gem_half1.mrc", "gem_half2.mrc")
 MODEL_FREE_HALF_MAPS = ("model_free_half1.mrc", "model_free_half2.mrc")
 GAUSSIANS = ("gem_half1_gaussians.npz", "gem_half2_gaussians.npz")
+GAUSSIANS_MMCIF = ("gem_half1_gaussians.cif", "gem_half2_gaussians.cif")
+CHIMERAX = "gem_chimerax.cxc"
 MASK = "gem_mask.mrc"  # written only when the run made the mask itself
 FSC = "gem_fsc.star"
 RESIDUALS = "gem_residuals.star"
@@ -22,6 +24,8 @@ ALL_RESULTS = (
     *GAUSSIAN_HALF_MAPS,
     *MODEL_FREE_HALF_MAPS,
     *GAUSSIANS,
+    *GAUSSIANS_MMCIF,
+    CHIMERAX,
     MASK,
     FSC,
     RESIDUALS,

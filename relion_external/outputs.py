@@ -9,19 +9,23 @@ import os
 from pathlib import Path
 
 from gem_plugin.errors import OutputError
+from gem_plugin.gaussians.mmcif import save_mmcif
 from gem_plugin.gaussians.storage import save_gaussians
 from gem_plugin.io.maps import write_map
 from gem_plugin.io.particles import Particles, write_particles
 from gem_plugin.reconstruction import Map, Reconstruction
 from gem_plugin.report import write_report
 from relion_external import nodes
+from relion_external.chimerax import chimerax_script
 from relion_external.file_names import (
     ALL_RESULTS,
     CALIBRATED_HALF_MAPS,
+    CHIMERAX,
     COMBINED_MAP,
     FSC,
     GAUSSIAN_HALF_MAPS,
     GAUSSIANS,
+    GAUSSIANS_MMCIF,
     MASK,
     MODEL_FREE_HALF_MAPS,
     NODES,
@@ -55,13 +59,9 @@ def write_results(
     """
     try:
         _write_maps(folder, reconstruction, mask_was_given=mask_was_given)
-        for half, name in zip(reconstruction.halves, GAUSSIANS, strict=True):
-            save_gaussians(
-                folder / name,
-                half.gaussians,
-                box_size_px=reconstruction.box_size_px,
-                pixel_size_in_angstroms=reconstruction.pixel_size_in_angstroms,
-            )
+        _write_gaussians(folder, reconstruction)
+        script = chimerax_script(reconstruction, mask_was_given=mask_was_given)
+        (folder / CHIMERAX).write_text(script, encoding="ascii")
         (folder / FSC).write_text(fsc_table(reconstruction), encoding="ascii", errors="replace")
         (folder / RESIDUALS).write_text(residual_table(reconstruction), encoding="utf-8")
         write_particles(particles, folder / PARTICLES, particle_columns(reconstruction, len(particles)))
@@ -122,6 +122,14 @@ def _write_maps(folder: Path, reconstruction: Reconstruction, *, mask_was_given:
         maps.append((MASK, reconstruction.mask, "GEM soft mask in which the maps were compared"))
     for name, data, label in maps:
         write_map(folder / name, data, reconstruction.pixel_size_in_angstroms, label)
+
+
+def _write_gaussians(folder: Path, reconstruction: Reconstruction) -> None:
+    """Write each half's Gaussians twice: exactly, for programs, and as pseudo-atoms, for viewers."""
+    box, pixel = reconstruction.box_size_px, reconstruction.pixel_size_in_angstroms
+    for half, exact, atoms in zip(reconstruction.halves, GAUSSIANS, GAUSSIANS_MMCIF, strict=True):
+        save_gaussians(folder / exact, half.gaussians, box_size_px=box, pixel_size_in_angstroms=pixel)
+        save_mmcif(folder / atoms, half.gaussians, box_size_px=box, pixel_size_in_angstroms=pixel)
 
 
 def _nodes(*, mask_was_given: bool) -> list[Node]:
