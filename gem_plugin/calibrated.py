@@ -30,7 +30,7 @@ BISECTIONS = 40
 
 def target_fsc(curve: ResolutionCurve, n_shells: int) -> Floats:
     """The half-map FSC that the stated curve means, [shells]: from C_full less its error, 0 where nothing is stated."""
-    if curve.resolution_in_angstroms is None:
+    if not curve.is_claimed:
         return np.zeros(n_shells)
     lower = np.clip(np.where(curve.is_measurable, curve.c_full - curve.c_full_standard_error, 0.0), 0, 1)
     centres = (curve.first_shell + curve.last_shell) / 2

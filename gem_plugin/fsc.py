@@ -19,17 +19,17 @@ class Shells:
         self.box_size_px = box_size_px
         self.last = box_size_px // 2
         shell = conventions.shell_indices(box_size_px)
-        self._shell = np.minimum(shell, self.last + 1).ravel()
+        self.shell = np.minimum(shell, self.last + 1).ravel()  # of each element of a flattened ``rfftn``
         twice = np.full(shell.shape, 2.0)
         twice[..., 0] = 1
         twice[..., -1] = 1
-        self._multiplicity = twice.ravel()
+        self.multiplicity = twice.ravel()  # how many Fourier coefficients the element stands for
         self.n_coefficients = self._sum(np.ones(shell.shape))  # [shells] all points, both members of each pair
 
     def _sum(self, values: Floats) -> Floats:
-        weighted = values.ravel() * self._multiplicity
+        weighted = values.ravel() * self.multiplicity
         return np.asarray(
-            np.bincount(self._shell, weights=weighted, minlength=self.last + 2)[: self.last + 1], dtype=np.float64
+            np.bincount(self.shell, weights=weighted, minlength=self.last + 2)[: self.last + 1], dtype=np.float64
         )
 
     def transform(self, volume: Map) -> NDArray[np.complex128]:
@@ -47,7 +47,7 @@ class Shells:
     def filter(self, volume: Map, weight: Floats) -> Map:
         """Multiply each shell of a map's transform by `weight` [shells]; the corners beyond the last shell go."""
         full = np.append(weight, 0.0)
-        response = full[self._shell].reshape(self.box_size_px, self.box_size_px, -1)
+        response = full[self.shell].reshape(self.box_size_px, self.box_size_px, -1)
         return np.asarray(fft.irfftn(fft.rfftn(volume) * response, s=volume.shape), dtype=np.float32)
 
 

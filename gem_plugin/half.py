@@ -88,6 +88,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         gaussians=gaussians,
         gaussian_map=gaussian_map(gaussians, run.plane.box_size_px, run.render_box_px, engine=run.engine),
         model_free_map=model_free,
+        quarter_maps=quarters.maps,
         noise_power=quarters.noise.power,
         history=_with_scores(history, plan.scores),
         particles=_judge_particles(half, gaussians),

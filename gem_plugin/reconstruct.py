@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from gem_plugin import conventions
 from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.config import ReconstructionConfig
+from gem_plugin.curve_checks import check_curve
 from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import process_half
-from gem_plugin.honest import resolution_curve
 from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
@@ -24,6 +24,7 @@ from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
 from gem_plugin.render import choose_render_box
+from gem_plugin.resolution import resolution_curve
 from gem_plugin.resources import available_memory_bytes
 from gem_plugin.run import Run
 from gem_plugin.symmetry import point_group
@@ -194,7 +195,11 @@ def _combine(
         last_shell=run.last_shell,
         half_sets_are_refined=particles.half_sets_are_refined,
         symmetry_order=run.group.order,
+        quarter_maps=(halves[0].quarter_maps, halves[1].quarter_maps),
+        seed=run.config.seed,
     )
+    for sentence in check_curve(curve):
+        run.monitor.warn(sentence)
     run.monitor.advance(2)
     pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve)
     run.monitor.advance(3)

@@ -45,33 +45,93 @@ class HalfResult:
     gaussians: Gaussians
     gaussian_map: Map  # [z, y, x]
     model_free_map: Map  # [z, y, x]
+    quarter_maps: tuple[Map, Map]  # model-free, of two disjoint halves of this half's particles
     noise_power: Curve  # [n // 2 + 1] variance of a Fourier coefficient of an n x n image, per shell
     history: FitHistory
     particles: ParticleResults
 
 
 @dataclass(frozen=True)
-class ResolutionCurve:
-    """The cross-validated Fourier shell correlation of design section 7, in bands and shells.
+class PostProcessCurves:
+    """Half-map FSCs of the model-free maps, each exactly as RELION's PostProcess computes it; [shells] each."""
 
-    Band arrays have one entry a band; shell arrays one entry a Fourier shell 0 ... n // 2.
+    unmasked: Curve
+    masked: Curve  # both maps multiplied by the mask as they are
+    randomised: Curve  # the same after the phases were randomised from a shell on: the mask's own correlation
+    corrected: Curve  # (masked - randomised) / (1 - randomised), two shells beyond that shell and further
+    from_shell: int | None  # first shell with random phases: the unmasked curve is below 0.8; None: nowhere
+
+
+@dataclass(frozen=True)
+class ResolutionCurve:
+    """The cross-validated Fourier shell correlation (docs/method.md, section 6), in bands and shells.
+
+    Band arrays have one entry a band; shell arrays one entry a Fourier shell 0 ... n // 2. What ends in `_randomised` is
+    nan in bands that reach below the shell from which phases were randomised.
     """
 
     first_shell: NDArray[np.int64]  # [bands] first Fourier shell of the band
     last_shell: NDArray[np.int64]  # [bands] last Fourier shell of the band, inclusive
     band_resolution_in_angstroms: Curve  # [bands] at the band's centre
     c_full: Curve  # [bands] correlation of the combined map with the truth; nan where not measurable
-    c_full_standard_error: Curve  # [bands]
+    c_full_standard_error: Curve  # [bands] from theory
+    c_full_resampled_error: Curve  # [bands] the same error from the quarter sets' differences; nan without them
+    c_full_randomised: Curve  # [bands] what c_full would be by the mask alone: 0 within its error
+    c_full_randomised_error: Curve  # [bands] standard error that c_full_randomised has by chance
     band_model_free_fsc: Curve  # [bands]
+    band_model_free_correlation: Curve  # [bands] of the combined model-free map with the truth: beside c_full
     n_independent: Curve  # [bands] independent Fourier coefficients
     is_measurable: NDArray[np.bool_]  # [bands]
     shell_resolution_in_angstroms: Curve  # [shells], inf at shell 0
     plain_half_map_fsc: Curve  # [shells] of the Gaussian half maps: biased, never a resolution
-    model_free_fsc: Curve  # [shells] of the model-free half maps under the same mask
+    model_free_fsc: Curve  # [shells] of the model-free half maps under the same mask, their means outside subtracted
+    postprocess: PostProcessCurves  # of the model-free half maps
     filter_weight: Curve  # [shells] by which the combined map is filtered
-    resolution_in_angstroms: float | None  # None when no resolution is claimed
+    resolution_in_angstroms: float | None  # None when none is claimed, or when the curve does not cross
+    is_claimed: bool  # True, too, where the curve does not cross before the data end
     crosses_before_nyquist: bool
     statement: str  # the one sentence about resolution that is printed anywhere
+
+
+@dataclass(frozen=True)
+class GuinierPlot:
+    """Logarithms of a map's mean amplitudes and the line that its B-factor was read from; nan where there is none."""
+
+    inverse_square_in_per_angstrom2: Curve  # [shells] 1 / d^2
+    log_amplitude: Curve  # [shells] natural logarithm of the shell's mean amplitude, filtered map under the mask
+    is_fitted: NDArray[np.bool_]  # [shells] shells that the line was fitted to
+    slope: float  # in square Angstrom: a quarter of the B-factor
+    intercept: float
+    correlation: float  # of the points with the line
+
+
+@dataclass(frozen=True)
+class Sharpening:
+    """How the sharpened map was made."""
+
+    b_factor_in_angstroms2: float | None  # negative sharpens, as in RELION; None: not sharpened
+    plot: GuinierPlot
+    statement: str
+
+
+@dataclass(frozen=True)
+class LocalResolution:
+    """The cross-validated curve in sliding windows."""
+
+    in_angstroms: Map  # [z, y, x] 0 where nothing is stated
+    window_radius_in_angstroms: float  # of the sliding window at half height
+    statement: str
+
+
+@dataclass(frozen=True)
+class ViewingMaps:
+    """The maps that are looked at, beside the combined one."""
+
+    unfiltered: Map  # mean of both halves' Gaussian maps
+    sharpened: Map
+    sharpening: Sharpening
+    locally_filtered: Map
+    local_resolution: LocalResolution
 
 
 @dataclass(frozen=True)
@@ -83,6 +143,7 @@ class Reconstruction:
     halves: tuple[HalfResult, HalfResult]
     combined_map: Map  # filtered, unsharpened
     calibrated_half_maps: tuple[Map, Map]  # made for RELION's tools, not independent half maps
+    viewing: ViewingMaps
     mask: Map  # soft, 0 to 1
     mask_origin: str  # where the mask came from, in words
     curve: ResolutionCurve

@@ -12,19 +12,21 @@ _GENERAL = "The one resolution of this run, from the cross-validated curve in da
 _BANDS = """Cross-validated Fourier shell correlation of run_class001.mrc, in bands of Fourier shells.
 gemCrossValidatedFsc estimates the correlation with the true map: read it against 0.5."""
 _SHELLS = """Curves in single Fourier shells.
-gemGaussianHalfMapFsc is biased, because both halves share the model's assumptions: never read a resolution from it."""
+gemGaussianHalfMapFsc is biased, because both halves share the model's assumptions: never read a resolution from it.
+The four with RELION's own labels are of the model-free half maps, as relion_postprocess computes them."""
 
 
 def fsc_table(reconstruction: Reconstruction) -> str:
     """Return the text of ``gem_fsc.star``."""
     curve = reconstruction.curve
-    resolution = curve.resolution_in_angstroms
+    resolution, from_shell = curve.resolution_in_angstroms, curve.postprocess.from_shell
     general: dict[str, Cell] = {
         "rlnPixelSize": reconstruction.pixel_size_in_angstroms,
         "rlnImageSize": reconstruction.box_size_px,
-        "gemIsResolutionClaimed": resolution is not None,
+        "gemIsResolutionClaimed": bool(curve.is_claimed),
         "gemResolutionInAngstroms": float("nan") if resolution is None else resolution,
         "gemCrossesBeforeNyquist": bool(curve.crosses_before_nyquist),
+        "gemPhasesRandomisedFromShell": -1 if from_shell is None else from_shell,
         "gemStatement": curve.statement,
     }
     return (
@@ -41,7 +43,11 @@ def _band_columns(curve: ResolutionCurve) -> dict[str, Sequence[Cell]]:
         "gemBandResolutionInAngstroms": _numbers(curve.band_resolution_in_angstroms),
         "gemCrossValidatedFsc": _numbers(curve.c_full),
         "gemCrossValidatedFscStandardError": _numbers(curve.c_full_standard_error),
+        "gemCrossValidatedFscResampledError": _numbers(curve.c_full_resampled_error),
+        "gemCrossValidatedFscRandomisedPhases": _numbers(curve.c_full_randomised),
+        "gemCrossValidatedFscRandomisedPhasesError": _numbers(curve.c_full_randomised_error),
         "gemModelFreeHalfMapFsc": _numbers(curve.band_model_free_fsc),
+        "gemModelFreeCorrelation": _numbers(curve.band_model_free_correlation),
         "gemIndependentCoefficients": _numbers(curve.n_independent),
         "gemIsMeasurable": [bool(value) for value in curve.is_measurable],
     }
@@ -53,6 +59,10 @@ def _shell_columns(curve: ResolutionCurve) -> dict[str, Sequence[Cell]]:
         "rlnAngstromResolution": _numbers(curve.shell_resolution_in_angstroms),
         "gemGaussianHalfMapFsc": _numbers(curve.plain_half_map_fsc),
         "gemModelFreeHalfMapFsc": _numbers(curve.model_free_fsc),
+        "rlnFourierShellCorrelationUnmasked": _numbers(curve.postprocess.unmasked),
+        "rlnFourierShellCorrelationMaskedMaps": _numbers(curve.postprocess.masked),
+        "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": _numbers(curve.postprocess.randomised),
+        "rlnFourierShellCorrelationCorrected": _numbers(curve.postprocess.corrected),
         "gemFilterWeight": _numbers(curve.filter_weight),
     }
 

@@ -53,6 +53,7 @@ def settings_record(options: JobOptions, argv: Sequence[str], reconstruction: Re
         "choices": reconstruction.settings,
         "mask": reconstruction.mask_origin,
         "particles": {f"half_{half.half_set}": half.n_particles for half in reconstruction.halves},
+        "is_resolution_claimed": reconstruction.curve.is_claimed,
         "resolution_in_angstroms": reconstruction.curve.resolution_in_angstroms,
         "statement": reconstruction.curve.statement,
         "warnings": list(reconstruction.warnings),

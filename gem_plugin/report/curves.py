@@ -64,8 +64,7 @@ def draw_correlations(axes: Axes, curve: ResolutionCurve, nyquist_per_angstrom: 
     )
     axes.plot(frequency, curve.model_free_fsc, label="half-map FSC, model-free maps,\nsame mask", **MODEL_FREE)
     _draw_honest(axes, curve)
-    claimed = curve.resolution_in_angstroms is not None
-    not_crossed = ": not crossed before the data end" if claimed and not curve.crosses_before_nyquist else ""
+    not_crossed = ": not crossed before the data end" if curve.is_claimed and not curve.crosses_before_nyquist else ""
     _draw_threshold(axes, 0.5, f"0.5, for C_full{not_crossed}", "-")
     _draw_threshold(axes, 0.143, "0.143, for half-map FSC", (0, (5, 2)))
     _shade_unmeasurable(axes, curve, nyquist_per_angstrom)
@@ -135,7 +134,7 @@ def _shade_unmeasurable(axes: Axes, curve: ResolutionCurve, nyquist_per_angstrom
 
 
 def _mark_resolution(axes: Axes, curve: ResolutionCurve) -> None:
-    if curve.resolution_in_angstroms is not None and curve.crosses_before_nyquist:
+    if curve.resolution_in_angstroms is not None:
         place = 1.0 / curve.resolution_in_angstroms
         axes.axvline(
             place, color="black", linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), label="the resolution stated above"

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from gem_plugin.calibrated import calibrated_pair
-from gem_plugin.honest import resolution_curve
 from gem_plugin.io.maps import write_map
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.reconstruction import ResolutionCurve
+from gem_plugin.resolution import resolution_curve
 from tests.interop import simulated
 
 pytestmark = pytest.mark.relion

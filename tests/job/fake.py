@@ -18,7 +18,14 @@ from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
-from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults, Reconstruction, ResolutionCurve
+from gem_plugin.reconstruction import (
+    FitHistory,
+    HalfResult,
+    ParticleResults,
+    PostProcessCurves,
+    Reconstruction,
+    ResolutionCurve,
+)
 
 STATEMENT = "The resolution is 8.00 A, said the stand-in"
 
@@ -100,6 +107,7 @@ def half_result(particles: Particles, half: int, monitor: Monitor) -> HalfResult
         ),
         gaussian_map=volume,
         model_free_map=volume / 2,
+        quarter_maps=(volume, volume),
         noise_power=np.ones(box // 2 + 1),
         history=FitHistory(np.zeros(1, np.int64), one, np.full(1, box), one),
         particles=ParticleResults(
@@ -127,14 +135,20 @@ def curve(n_shells: int) -> ResolutionCurve:
         band_resolution_in_angstroms=np.array([32.0, 12.8, 8.0]),
         c_full=bands,
         c_full_standard_error=bands / 50,
+        c_full_resampled_error=bands / 40,
+        c_full_randomised=bands / 30,
+        c_full_randomised_error=bands / 20,
         band_model_free_fsc=bands / 2,
+        band_model_free_correlation=bands / 1.5,
         n_independent=bands * 1000,
         is_measurable=np.array([True, True, False]),
         shell_resolution_in_angstroms=resolution,
         plain_half_map_fsc=np.exp(-shells / 10),
         model_free_fsc=np.exp(-shells / 5),
+        postprocess=PostProcessCurves(*(np.exp(-shells / length) for length in (6, 7, 8, 9)), from_shell=3),
         filter_weight=np.exp(-shells / 3),
         resolution_in_angstroms=8.0,
+        is_claimed=True,
         crosses_before_nyquist=True,
         statement=STATEMENT,
     )

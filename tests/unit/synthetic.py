@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults, Reconstruction, ResolutionCurve
+from gem_plugin.reconstruction import (
+    FitHistory,
+    HalfResult,
+    ParticleResults,
+    PostProcessCurves,
+    Reconstruction,
+    ResolutionCurve,
+)
 
 BOX, PIXEL = 32, 1.5
 STATEMENT = "Resolution 4.37 Å: where the cross-validated correlation less one standard error crosses 0.5."
@@ -27,14 +34,26 @@ def synthetic_curve() -> ResolutionCurve:
         band_resolution_in_angstroms=BOX * PIXEL / (first + 1.0),
         c_full=c_full,
         c_full_standard_error=np.array([0.004, 0.01, 0.03, 0.06, np.nan]),
+        c_full_resampled_error=np.array([0.005, 0.009, 0.034, 0.05, np.nan]),
+        c_full_randomised=np.array([np.nan, np.nan, 0.02, -0.03, np.nan]),
+        c_full_randomised_error=np.array([np.nan, np.nan, 0.02, 0.05, np.nan]),
         band_model_free_fsc=np.array([0.97, 0.8, 0.45, 0.1, 0.01]),
+        band_model_free_correlation=np.array([0.99, 0.94, 0.79, 0.43, 0.14]),
         n_independent=np.array([40.0, 130.0, 300.0, 500.0, 900.0]),
         is_measurable=np.isfinite(c_full),
         shell_resolution_in_angstroms=resolution,
         plain_half_map_fsc=1.0 - 0.02 * shells,
         model_free_fsc=np.exp(-((shells / 8.0) ** 2)),
+        postprocess=PostProcessCurves(
+            unmasked=np.exp(-((shells / 6.0) ** 2)),
+            masked=np.exp(-((shells / 8.0) ** 2)),
+            randomised=np.where(shells < 4, np.exp(-((shells / 8.0) ** 2)), 0.05),
+            corrected=np.exp(-((shells / 8.0) ** 2)) - np.where(shells < 6, 0, 0.04),
+            from_shell=4,
+        ),
         filter_weight=np.where(shells < 11, 1.0 - 0.04 * shells, 0.0),
         resolution_in_angstroms=4.37,
+        is_claimed=True,
         crosses_before_nyquist=True,
         statement=STATEMENT,
     )
@@ -56,6 +75,7 @@ def synthetic_half(half_set: int, density: NDArray[np.float32], n_gaussians: int
         ),
         gaussian_map=density,
         model_free_map=density + random.normal(0, 0.3 * density.std(), density.shape).astype(np.float32),
+        quarter_maps=(density, density),
         noise_power=800 * (1 + np.exp(-np.arange(BOX // 2 + 1) / 3.0)),
         history=FitHistory(
             step=steps,
@@ -126,6 +146,7 @@ def unclaimed(reconstruction: Reconstruction) -> Reconstruction:
         is_measurable=np.zeros(5, bool),
         filter_weight=np.zeros(BOX // 2 + 1),
         resolution_in_angstroms=None,
+        is_claimed=False,
         crosses_before_nyquist=False,
         statement="No resolution is claimed: the first band cannot be told from noise.",
     )
@@ -144,7 +165,7 @@ CASES: dict[str, Callable[[], Reconstruction]] = {
     "usual": synthetic_reconstruction,
     "no resolution claimed": lambda: unclaimed(synthetic_reconstruction()),
     "not crossed before Nyquist": lambda: changed(
-        synthetic_reconstruction(), resolution_in_angstroms=3.0, crosses_before_nyquist=False
+        synthetic_reconstruction(), resolution_in_angstroms=None, crosses_before_nyquist=False
     ),
     "no Gaussians, no signal, nothing recorded": lambda: without_gaussians(unclaimed(synthetic_reconstruction())),
     "long texts": lambda: wordy(synthetic_reconstruction()),

@@ -6,17 +6,17 @@ import pytest
 from gem_plugin.calibrated import calibrated_pair, target_fsc
 from gem_plugin.fsc import Shells, fourier_shell_correlation
 from gem_plugin.honest import (
-    NO_CLAIM,
     BandPowers,
     cross_validated_correlation,
     lay_out_bands,
     masked_transform,
-    resolution_curve,
 )
 from gem_plugin.masks import independent_fraction, soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.phantom import density, make_phantom
 from gem_plugin.reconstruction import ResolutionCurve
+from gem_plugin.resolution import resolution_curve
+from gem_plugin.statement import NO_CLAIM
 
 N = 48
 PIXEL = 2.0
@@ -41,9 +41,11 @@ def simulated(seed: int, *, signal: float = 1.0, own_noise: float = 0.3, shared_
     return truth, gaussian, model_free
 
 
-def curve_of(gaussian, model_free, mask: np.ndarray, *, refined: bool = True) -> ResolutionCurve:  # type: ignore[no-untyped-def]
+def curve_of(
+    gaussian, model_free, mask: np.ndarray, *, refined: bool = True, last_shell: int = N // 2 - 1
+) -> ResolutionCurve:  # type: ignore[no-untyped-def]
     return resolution_curve(
-        gaussian, model_free, mask, SPHERE, PIXEL, last_shell=N // 2 - 1, half_sets_are_refined=refined
+        gaussian, model_free, mask, SPHERE, PIXEL, last_shell=last_shell, half_sets_are_refined=refined
     )
 
 
@@ -125,6 +127,7 @@ def test_noise_claims_nothing_even_where_the_mask_follows_it(seed: int) -> None:
     mask = soft_mask(coloured((model_free[0] + model_free[1]) / 2, smooth), 0.4 * N)
     curve = curve_of(gaussian, model_free, mask)
     assert curve.resolution_in_angstroms is None
+    assert not curve.is_claimed
     assert NO_CLAIM in curve.statement
 
 
@@ -134,6 +137,7 @@ def test_halves_that_were_not_refined_apart_claim_nothing() -> None:
     assert curve_of(gaussian, model_free, mask).resolution_in_angstroms is not None
     curve = curve_of(gaussian, model_free, mask, refined=False)
     assert curve.resolution_in_angstroms is None
+    assert not curve.is_claimed
     assert "rlnRandomSubset" in curve.statement
 
 
@@ -141,8 +145,12 @@ def test_a_curve_that_never_falls_is_not_called_nyquist() -> None:
     truth, gaussian, model_free = simulated(0, signal=40.0, own_noise=0.0)
     curve = curve_of(gaussian, model_free, soft_mask(truth, 0.4 * N))
     assert not curve.crosses_before_nyquist
-    assert "not" in curve.statement
-    assert "cross" in curve.statement
+    assert curve.is_claimed
+    assert curve.resolution_in_angstroms is None, "a number would look like a measurement"
+    assert "not crossed before Nyquist (4.00 Angstrom)" in curve.statement
+    curve = curve_of(gaussian, model_free, soft_mask(truth, 0.4 * N), last_shell=16)
+    assert curve.is_claimed
+    assert "not crossed before the data end at 6.00 Angstrom" in curve.statement
 
 
 def test_calibrated_pair_has_the_honest_fsc_and_the_same_mean() -> None:
@@ -220,7 +228,7 @@ def test_one_wide_band_is_no_resolution(order: int, claims: bool) -> None:
         half_sets_are_refined=True,
         symmetry_order=order,
     )
-    assert (curve.resolution_in_angstroms is not None) == claims
+    assert curve.is_claimed == claims
     widest = (curve.last_shell - curve.first_shell + 1).max()
     assert (widest > 0.5 * (N // 2 - 1)) == (not claims)
     if not claims:
