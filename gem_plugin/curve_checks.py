@@ -8,7 +8,7 @@ from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.statement import THRESHOLD
 
 SIGNIFICANCE = 3.0
-LEAST_LEAK = 0.05  # a smaller correlation of the mask's own moves no resolution
+LEAST_LEAK = 0.1  # a smaller correlation of the mask's own moves no resolution
 LARGEST_RATIO = 2.5  # of the two error bars, in a band that decides
 
 

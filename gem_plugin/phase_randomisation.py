@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from gem_plugin import conventions
-from gem_plugin.fsc import Shells, correlation
+from gem_plugin.fsc import correlation
 from gem_plugin.reconstruction import PostProcessCurves
 
 Map = NDArray[np.floating[Any]]
@@ -41,6 +41,22 @@ def randomise_phases(volume: Map, from_shell: int, generator: np.random.Generato
     length = np.abs(phases[beyond])
     transform[beyond] = np.abs(transform[beyond]) * phases[beyond] / np.where(length > 0, length, 1)
     return np.asarray(fft.irfftn(transform, s=volume.shape), dtype=np.float64)
+
+
+def relion_fsc(first: Map, second: Map) -> Floats:
+    """Half-map FSC as RELION sums it, [shells]: each element of the half transform once.
+
+    Conjugate pairs at x frequency 0 so count twice as much as all others; `gem_plugin.fsc` gives every coefficient the
+    same weight. The two differ by some thousandths.
+    """
+    shell = conventions.shell_indices(first.shape[0]).ravel()
+    inside = shell <= first.shape[0] // 2
+    a, b = (fft.rfftn(np.asarray(volume, dtype=np.float64)).ravel()[inside] for volume in (first, second))
+    cross, power_a, power_b = (
+        np.bincount(shell[inside], weights=values)
+        for values in (a.real * b.real + a.imag * b.imag, np.abs(a) ** 2, np.abs(b) ** 2)
+    )
+    return correlation(cross, power_a, power_b)
 
 
 def randomised_pair(
@@ -76,16 +92,10 @@ def postprocess_curves(
     maps : [n, n, n] two half maps
     mask : [n, n, n] by which both are multiplied as they are, as RELION does
     """
-    shells = Shells(mask.shape[0])
-
-    def fsc(first: Map, second: Map) -> Floats:
-        a, b = shells.transform(first), shells.transform(second)
-        return correlation(shells.cross_power(a, b), shells.power(a), shells.power(b))
-
-    unmasked = fsc(*maps)
+    unmasked = relion_fsc(*maps)
     from_shell, (r1, r2) = randomised_pair(unmasked, maps, generator)
-    masked = fsc(maps[0] * mask, maps[1] * mask)
-    randomised = fsc(r1 * mask, r2 * mask)
+    masked = relion_fsc(maps[0] * mask, maps[1] * mask)
+    randomised = relion_fsc(r1 * mask, r2 * mask)
     return PostProcessCurves(
         unmasked=unmasked,
         masked=masked,

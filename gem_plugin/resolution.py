@@ -139,8 +139,8 @@ def _randomised(
 ) -> tuple[Floats, Floats]:
     """C_full with X from model-free maps whose phases are random, and the error that it has by chance, [bands].
 
-    P stays that of the data: the random maps have none. Var X is that of two unrelated maps, see
-    `cross_validated_correlation`.
+    P stays that of the data, since the random maps have none. Var X is that of unrelated maps: the mean over both
+    halves of sum |G|^2 sum |R|^2 / 4n.
     """
     value, error = (np.full(len(bands.first), np.nan) for _ in range(2))
     used = (powers.signal > 0) & (powers.combined > 0) & (bands.first >= (from_shell or np.inf))
@@ -151,8 +151,9 @@ def _randomised(
     cross = bands.sum((shells.cross_power(g1, r2) + shells.cross_power(g2, r1)) / 2)[used]
     signal, combined = powers.signal[used], powers.combined[used]
     value[used] = cross / np.sqrt(signal * combined)
-    chance = powers.half[used] / combined * (1 + powers.noise[used] / signal) / (4 * powers.n_independent[used])
-    error[used] = np.sqrt(np.maximum(chance, 0))
+    random = bands.sum((shells.power(r1) + shells.power(r2)) / 2)[used]
+    chance = powers.half[used] * random / (4 * powers.n_independent[used])
+    error[used] = np.sqrt(chance / (signal * combined))
     return value, error
 
 

@@ -59,7 +59,7 @@ def _shell_columns(curve: ResolutionCurve) -> dict[str, Sequence[Cell]]:
         "rlnAngstromResolution": _numbers(curve.shell_resolution_in_angstroms),
         "gemGaussianHalfMapFsc": _numbers(curve.plain_half_map_fsc),
         "gemModelFreeHalfMapFsc": _numbers(curve.model_free_fsc),
-        "rlnFourierShellCorrelationUnmasked": _numbers(curve.postprocess.unmasked),
+        "rlnFourierShellCorrelationUnmaskedMaps": _numbers(curve.postprocess.unmasked),
         "rlnFourierShellCorrelationMaskedMaps": _numbers(curve.postprocess.masked),
         "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": _numbers(curve.postprocess.randomised),
         "rlnFourierShellCorrelationCorrected": _numbers(curve.postprocess.corrected),

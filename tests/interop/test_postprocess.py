@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import starfile
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -13,6 +14,7 @@ from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.io.maps import write_map
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
+from gem_plugin.phase_randomisation import corrected_fsc, postprocess_curves
 from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.resolution import resolution_curve
 from tests.interop import simulated
@@ -93,3 +95,24 @@ def test_calibration_leaves_the_mean_map_alone_inside_the_mask(halves: Halves) -
     difference = np.std(calibrated - pure) / np.std(pure)
     assert difference < 0.1
     assert np.std(halves.calibrated[0][inside] - halves.gaussian[0][inside]) > 3 * difference * np.std(pure)
+
+
+def test_our_postprocess_curves_are_those_of_relion(halves: Halves, tmp_path: Path) -> None:
+    """Unmasked and masked to the digits that RELION prints; random phases are others, so those agree on average."""
+    random = np.random.default_rng(5)
+    v1, v2 = ((v + 0.5 * v.std() * random.normal(size=v.shape)).astype(np.float32) for v in halves.model_free)
+    ours, _ = postprocess_curves((v1, v2), halves.mask, np.random.default_rng(1))
+    postprocess(tmp_path, (v1, v2), halves.mask)
+    theirs = starfile.read(tmp_path / "PostProcess/postprocess.star", always_dict=True)["fsc"]
+    np.testing.assert_allclose(theirs["rlnFourierShellCorrelationUnmaskedMaps"], ours.unmasked, atol=2e-4)
+    np.testing.assert_allclose(theirs["rlnFourierShellCorrelationMaskedMaps"], ours.masked, atol=2e-4)
+    randomised = theirs["rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"].to_numpy()
+    assert ours.from_shell is not None
+    assert 3 < ours.from_shell < 20
+    np.testing.assert_allclose(randomised[: ours.from_shell - 3], ours.randomised[: ours.from_shell - 3], atol=0.02)
+    beyond = slice(ours.from_shell + 3, BOX // 2)
+    assert abs(randomised[beyond].mean() - ours.randomised[beyond].mean()) < 0.08
+    corrected = theirs["rlnFourierShellCorrelationCorrected"].to_numpy()
+    kept = slice(0, ours.from_shell + 2)
+    np.testing.assert_allclose(corrected[kept], ours.corrected[kept], atol=2e-4)
+    np.testing.assert_allclose(corrected_fsc(ours.masked, randomised, ours.from_shell), corrected, atol=2e-3)

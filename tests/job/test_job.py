@@ -91,6 +91,8 @@ def test_tables_settings_and_report(project: Project, run: RunJob):
     curves = starfile.read(JOB / "gem_fsc.star", always_dict=True)
     assert curves["general"]["gemStatement"] == fake.STATEMENT
     assert float(curves["general"]["gemResolutionInAngstroms"]) == 8.0
+    assert int(curves["general"]["gemIsResolutionClaimed"]) == 1
+    assert int(curves["general"]["gemPhasesRandomisedFromShell"]) == 3
     truth = fake.curve(17)
     for column, values in {
         "gemFirstShell": truth.first_shell,
@@ -98,7 +100,11 @@ def test_tables_settings_and_report(project: Project, run: RunJob):
         "gemBandResolutionInAngstroms": truth.band_resolution_in_angstroms,
         "gemCrossValidatedFsc": truth.c_full,
         "gemCrossValidatedFscStandardError": truth.c_full_standard_error,
+        "gemCrossValidatedFscResampledError": truth.c_full_resampled_error,
+        "gemCrossValidatedFscRandomisedPhases": truth.c_full_randomised,
+        "gemCrossValidatedFscRandomisedPhasesError": truth.c_full_randomised_error,
         "gemModelFreeHalfMapFsc": truth.band_model_free_fsc,
+        "gemModelFreeCorrelation": truth.band_model_free_correlation,
         "gemIndependentCoefficients": truth.n_independent,
         "gemIsMeasurable": truth.is_measurable.astype(int),
     }.items():
@@ -108,6 +114,10 @@ def test_tables_settings_and_report(project: Project, run: RunJob):
         "rlnAngstromResolution": truth.shell_resolution_in_angstroms,
         "gemGaussianHalfMapFsc": truth.plain_half_map_fsc,
         "gemModelFreeHalfMapFsc": truth.model_free_fsc,
+        "rlnFourierShellCorrelationUnmaskedMaps": truth.postprocess.unmasked,
+        "rlnFourierShellCorrelationMaskedMaps": truth.postprocess.masked,
+        "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": truth.postprocess.randomised,
+        "rlnFourierShellCorrelationCorrected": truth.postprocess.corrected,
         "gemFilterWeight": truth.filter_weight,
     }.items():
         np.testing.assert_allclose(curves["fsc_shells"][column].astype(float), values, rtol=1e-7, err_msg=column)

@@ -1,5 +1,7 @@
 """The stated resolution: closed forms, simulations with a known answer, and what must not be claimed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,51 +14,9 @@ from gem_plugin.honest import (
     masked_transform,
 )
 from gem_plugin.masks import independent_fraction, soft_mask
-from gem_plugin.model_free import support_sphere
 from gem_plugin.phantom import density, make_phantom
-from gem_plugin.reconstruction import ResolutionCurve
-from gem_plugin.resolution import resolution_curve
 from gem_plugin.statement import NO_CLAIM
-
-N = 48
-PIXEL = 2.0
-SPHERE = support_sphere(N, 0.4 * N)
-
-
-def coloured(noise: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return Shells(N).filter(noise.astype(np.float32), weight)
-
-
-def simulated(seed: int, *, signal: float = 1.0, own_noise: float = 0.3, shared_bias: float = 0.0):  # type: ignore[no-untyped-def]
-    """Truth and two halves: model-free maps with white noise, 'Gaussian' maps blurred, with a part of it and a bias."""
-    truth = signal * density(make_phantom(N, 3)) / density(make_phantom(N, 3)).std()
-    rng = np.random.default_rng(seed)
-    noise = [4.0 * rng.normal(size=truth.shape) * SPHERE for _ in range(2)]
-    shells = np.arange(N // 2 + 1)
-    blur = np.exp(-0.5 * (shells / 14) ** 2)
-    high = 1 - np.exp(-0.5 * (shells / 10) ** 2)
-    bias = shared_bias * coloured(rng.normal(size=truth.shape) * SPHERE, high)
-    gaussian = tuple((coloured(truth, blur) + own_noise * coloured(n, blur) + bias).astype(np.float32) for n in noise)
-    model_free = tuple((truth + n).astype(np.float32) for n in noise)
-    return truth, gaussian, model_free
-
-
-def curve_of(
-    gaussian, model_free, mask: np.ndarray, *, refined: bool = True, last_shell: int = N // 2 - 1
-) -> ResolutionCurve:  # type: ignore[no-untyped-def]
-    return resolution_curve(
-        gaussian, model_free, mask, SPHERE, PIXEL, last_shell=last_shell, half_sets_are_refined=refined
-    )
-
-
-def band_truth(gaussian, truth: np.ndarray, mask: np.ndarray, curve: ResolutionCurve) -> np.ndarray:  # type: ignore[no-untyped-def]
-    shells = Shells(N)
-    f, t = (masked_transform(shells, v, mask) for v in ((gaussian[0] + gaussian[1]) / 2, truth))
-    sums = [shells.cross_power(f, t), shells.power(f), shells.power(t)]
-    band = [
-        np.array([s[a : b + 1].sum() for a, b in zip(curve.first_shell, curve.last_shell, strict=True)]) for s in sums
-    ]
-    return band[0] / np.sqrt(band[1] * band[2])
+from tests.unit.linear_halves import N, band_truth, coloured, curve_of, simulated
 
 
 def test_fsc_of_a_map_with_itself_its_negative_and_noise() -> None:
@@ -74,10 +34,9 @@ def test_fsc_of_a_map_with_itself_its_negative_and_noise() -> None:
 def test_c_full_is_the_correlation_with_the_truth_within_its_error_bar() -> None:
     deviations, wide = [], []
     for seed in range(12):
-        truth, gaussian, model_free = simulated(seed, shared_bias=0.5)
-        mask = soft_mask(truth, 0.4 * N)
-        curve = curve_of(gaussian, model_free, mask)
-        known = band_truth(gaussian, truth, mask, curve)
+        halves = simulated(seed, shared_bias=0.5)
+        curve = curve_of(halves)
+        known = band_truth(halves, halves.mask, curve)
         used = curve.is_measurable
         deviations.extend((curve.c_full - known)[used] / curve.c_full_standard_error[used])
         wide.extend(curve.c_full_standard_error[used])
@@ -88,10 +47,9 @@ def test_c_full_is_the_correlation_with_the_truth_within_its_error_bar() -> None
 
 
 def test_shared_bias_fools_the_plain_fsc_but_not_c_full() -> None:
-    truth, gaussian, model_free = simulated(1, own_noise=0.05, shared_bias=4.0)
-    mask = soft_mask(truth, 0.4 * N)
-    curve = curve_of(gaussian, model_free, mask)
-    known = band_truth(gaussian, truth, mask, curve)
+    halves = simulated(1, own_noise=0.05, shared_bias=4.0)
+    curve = curve_of(halves)
+    known = band_truth(halves, halves.mask, curve)
     assert curve.plain_half_map_fsc[-3] > 0.9
     assert known[-1] < 0.4
     assert curve.crosses_before_nyquist
@@ -122,42 +80,41 @@ def test_bands_cover_every_shell_once_and_hold_enough_data() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_claims_nothing_even_where_the_mask_follows_it(seed: int) -> None:
-    _, gaussian, model_free = simulated(seed, signal=0.0)
+    halves = simulated(seed, signal=0.0)
     smooth = np.exp(-0.5 * (np.arange(N // 2 + 1) / 6) ** 2)
-    mask = soft_mask(coloured((model_free[0] + model_free[1]) / 2, smooth), 0.4 * N)
-    curve = curve_of(gaussian, model_free, mask)
+    mask = soft_mask(coloured((halves.model_free[0] + halves.model_free[1]) / 2, smooth), 0.4 * N)
+    curve = curve_of(halves, mask)
     assert curve.resolution_in_angstroms is None
     assert not curve.is_claimed
     assert NO_CLAIM in curve.statement
 
 
 def test_halves_that_were_not_refined_apart_claim_nothing() -> None:
-    truth, gaussian, model_free = simulated(0)
-    mask = soft_mask(truth, 0.4 * N)
-    assert curve_of(gaussian, model_free, mask).resolution_in_angstroms is not None
-    curve = curve_of(gaussian, model_free, mask, refined=False)
+    halves = simulated(0)
+    assert curve_of(halves).resolution_in_angstroms is not None
+    curve = curve_of(halves, refined=False)
     assert curve.resolution_in_angstroms is None
     assert not curve.is_claimed
     assert "rlnRandomSubset" in curve.statement
 
 
 def test_a_curve_that_never_falls_is_not_called_nyquist() -> None:
-    truth, gaussian, model_free = simulated(0, signal=40.0, own_noise=0.0)
-    curve = curve_of(gaussian, model_free, soft_mask(truth, 0.4 * N))
+    halves = simulated(0, signal=40.0, own_noise=0.0)
+    curve = curve_of(halves)
     assert not curve.crosses_before_nyquist
     assert curve.is_claimed
     assert curve.resolution_in_angstroms is None, "a number would look like a measurement"
     assert "not crossed before Nyquist (4.00 Angstrom)" in curve.statement
-    curve = curve_of(gaussian, model_free, soft_mask(truth, 0.4 * N), last_shell=16)
+    curve = curve_of(halves, last_shell=16)
     assert curve.is_claimed
     assert "not crossed before the data end at 6.00 Angstrom" in curve.statement
 
 
 def test_calibrated_pair_has_the_honest_fsc_and_the_same_mean() -> None:
-    truth, gaussian, model_free = simulated(2, own_noise=0.05, shared_bias=4.0)
-    mask = soft_mask(truth, 0.4 * N)
-    curve = curve_of(gaussian, model_free, mask)
-    first, second = calibrated_pair(gaussian, model_free, mask, curve)
+    halves = simulated(2, own_noise=0.05, shared_bias=4.0)
+    gaussian, mask = halves.gaussian, halves.mask
+    curve = curve_of(halves)
+    first, second = calibrated_pair(gaussian, halves.model_free, mask, curve)
     shells = Shells(N)
     t1, t2 = (masked_transform(shells, v, mask) for v in (first, second))
     found = shells.cross_power(t1, t2) / np.sqrt(shells.power(t1) * shells.power(t2))
@@ -193,22 +150,21 @@ def pair_fsc(pair, mask: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-d
 
 
 def test_calibrated_pair_of_an_unclaimed_map_agrees_nowhere() -> None:
-    truth, gaussian, model_free = simulated(2)
-    mask = soft_mask(truth, 0.4 * N)
-    curve = curve_of(gaussian, model_free, mask, refined=False)
-    assert np.abs(pair_fsc(calibrated_pair(gaussian, model_free, mask, curve), mask)[1 : N // 2]).max() < 0.14
+    halves = simulated(2)
+    pair = calibrated_pair(halves.gaussian, halves.model_free, halves.mask, curve_of(halves, refined=False))
+    assert np.abs(pair_fsc(pair, halves.mask)[1 : N // 2]).max() < 0.14
 
 
 def test_calibrated_pair_agrees_nowhere_beyond_the_data() -> None:
     """Where --maxres ends the data, Gaussians still correlate, and model-free maps hold nothing to add."""
-    truth, gaussian, model_free = simulated(2, shared_bias=4.0)
+    halves = simulated(2, shared_bias=4.0)
     end = 14
     weight = (np.arange(N // 2 + 1) <= end).astype(float)
-    model_free = tuple(coloured(v, weight) for v in model_free)
-    mask = soft_mask(truth, 0.4 * N)
-    curve = resolution_curve(gaussian, model_free, mask, SPHERE, PIXEL, last_shell=end, half_sets_are_refined=True)
+    v1, v2 = (coloured(v, weight) for v in halves.model_free)
+    halves = replace(halves, model_free=(v1, v2))
+    curve = curve_of(halves, last_shell=end)
     assert curve.plain_half_map_fsc[end + 2 :].min() > 0.5
-    fsc = pair_fsc(calibrated_pair(gaussian, model_free, mask, curve), mask)
+    fsc = pair_fsc(calibrated_pair(halves.gaussian, halves.model_free, halves.mask, curve), halves.mask)
     assert fsc[end - 2] > 0.143
     assert np.abs(fsc[end + 2 : N // 2]).max() < 0.14
 
@@ -216,18 +172,7 @@ def test_calibrated_pair_agrees_nowhere_beyond_the_data() -> None:
 @pytest.mark.parametrize(("order", "claims"), [(1, True), (4, True), (200, False)])
 def test_one_wide_band_is_no_resolution(order: int, claims: bool) -> None:
     """So many copies that all shells make one band: its strong low shells must not speak for the others."""
-    truth, gaussian, model_free = simulated(1, signal=30.0)
-    mask = soft_mask(truth, 0.4 * N)
-    curve = resolution_curve(
-        gaussian,
-        model_free,
-        mask,
-        SPHERE,
-        PIXEL,
-        last_shell=N // 2 - 1,
-        half_sets_are_refined=True,
-        symmetry_order=order,
-    )
+    curve = curve_of(simulated(1, signal=30.0), order=order)
     assert curve.is_claimed == claims
     widest = (curve.last_shell - curve.first_shell + 1).max()
     assert (widest > 0.5 * (N // 2 - 1)) == (not claims)
