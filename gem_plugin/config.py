@@ -48,6 +48,16 @@ class ReconstructionConfig(BaseModel):
             json_schema_extra={"unit": "Angstrom"},
         ),
     ] = 0.0
+    noise_control: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1000,
+            description="fit once more to images with random phases beyond this resolution, as a control; 0 = do not;"
+            " doubles the time",
+            json_schema_extra={"unit": "Angstrom"},
+        ),
+    ] = 0.0
     engine: Annotated[
         EngineName,
         Field(description="auto: the fastest that works here; cpu: Numba; reference: slow, float64"),

@@ -40,8 +40,13 @@ def batches(indices: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int6
 def fourier_batch(
     particles: Particles, images: NDArray[np.float32], indices: NDArray[np.int64], plane: conventions.HalfPlane
 ) -> FourierBatch:
-    """Transform and centre `images` [m, n, n] of the particles `indices`, and give each its rotation and CTF."""
+    """Transform and centre `images` [m, n, n] of the particles `indices`, and give each its rotation and CTF.
+
+    In a control the images' phases are random beyond a frequency.
+    """
     observed = conventions.image_transforms(images, plane)
+    if particles.noise_substitution is not None:
+        observed *= particles.noise_substitution.factors(indices, particles.half_set[indices], plane)
     shifts_px = particles.shifts_in_angstroms[indices] / particles.optics.pixel_size_in_angstroms
     observed *= conventions.centring_phases(shifts_px, plane)
     return FourierBatch(

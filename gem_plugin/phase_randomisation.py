@@ -53,7 +53,7 @@ def relion_fsc(first: Map, second: Map) -> Floats:
     inside = shell <= first.shape[0] // 2
     a, b = (fft.rfftn(np.asarray(volume, dtype=np.float64)).ravel()[inside] for volume in (first, second))
     cross, power_a, power_b = (
-        np.bincount(shell[inside], weights=values)
+        np.bincount(shell[inside], weights=values).astype(np.float64)
         for values in (a.real * b.real + a.imag * b.imag, np.abs(a) ** 2, np.abs(b) ** 2)
     )
     return correlation(cross, power_a, power_b)

@@ -99,6 +99,7 @@ def make_plan(
         fit /= PROJECTED_PIXELS_PER_CORE_SECOND * n_threads
     accumulate += _averaging_seconds(n, config.sym) / n_threads
     slow = 300 if engine == "reference" else 1
+    repeats = 2 if config.noise_control else 1
     return Plan(
         (
             f"particles: {int((particles.half_set == 1).sum())} in half 1, {int((particles.half_set == 2).sum())} in"
@@ -112,5 +113,5 @@ def make_plan(
         ),
         memory,
         8 * 4.0 * n**3 + 1e6 + 300.0 * count,
-        FIXED_SECONDS + accumulate + fit * slow,
+        FIXED_SECONDS + repeats * (accumulate + fit * slow),
     )

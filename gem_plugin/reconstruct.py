@@ -19,6 +19,7 @@ from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
+from gem_plugin.noise_control import control_radius, run_noise_control
 from gem_plugin.ops import resolve_engine, voxelize
 from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
@@ -127,7 +128,9 @@ def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conve
             f"--particle_diameter {config.particle_diameter:g} Angstrom is wider than the box"
             f" ({n * pixel:.1f} Angstrom): give the particle's own diameter"
         )
-    return conventions.half_plane(n, k_max), diameter_px / 2
+    plane = conventions.half_plane(n, k_max)
+    control_radius(config, plane, pixel)
+    return plane, diameter_px / 2
 
 
 def _check_shifts(particles: Particles, monitor: Monitor) -> None:
@@ -202,6 +205,7 @@ def _combine(
         run.monitor.warn(sentence)
     run.monitor.advance(2)
     pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve)
+    control = run_noise_control(particles, halves, curve, mask, run)
     run.monitor.advance(3)
     return Reconstruction(
         box_size_px=box_size_px,
@@ -214,6 +218,7 @@ def _combine(
         curve=curve,
         settings=_settings(run, halves, mask_origin, particles),
         warnings=tuple(messages.warnings),
+        noise_control=control,
     )
 
 

@@ -66,8 +66,8 @@ class PostProcessCurves:
 class ResolutionCurve:
     """The cross-validated Fourier shell correlation (docs/method.md, section 6), in bands and shells.
 
-    Band arrays have one entry a band; shell arrays one entry a Fourier shell 0 ... n // 2. What ends in `_randomised` is
-    nan in bands that reach below the shell from which phases were randomised.
+    Band arrays have one entry a band; shell arrays one entry a Fourier shell 0 ... n // 2. `c_full_randomised` is nan
+    in bands that reach below the shell from which phases were randomised.
     """
 
     first_shell: NDArray[np.int64]  # [bands] first Fourier shell of the band
@@ -135,6 +135,30 @@ class ViewingMaps:
 
 
 @dataclass(frozen=True)
+class NoiseControl:
+    """Curves of the same fit to images whose phases are random beyond a resolution, under the same mask.
+
+    Bands and shells are those of the `ResolutionCurve`. Up to the resolution all curves should be like the data's.
+    Beyond it `c_full` should be 0 within its error, while `plain_half_map_fsc` shows how two fits agree on nothing.
+    """
+
+    beyond_in_angstroms: float  # phases are random beyond
+    from_shell: int  # first Fourier shell of the maps that holds random phases only
+    first_shell: NDArray[np.int64]  # [bands]
+    last_shell: NDArray[np.int64]  # [bands] inclusive
+    band_resolution_in_angstroms: Curve  # [bands] at the band's centre
+    c_full: Curve  # [bands] with the signal's power of the data; nan where that is not measurable
+    c_full_error: Curve  # [bands] standard error that it has by chance where there is no signal
+    is_beyond: NDArray[np.bool_]  # [bands] measurable in the data and wholly beyond: where c_full should be 0
+    shell_resolution_in_angstroms: Curve  # [shells], inf at shell 0
+    plain_half_map_fsc: Curve  # [shells] of the control's Gaussian half maps: FSC_n of Chen et al. (2013)
+    model_free_fsc: Curve  # [shells] of the control's model-free half maps
+    true_half_map_fsc: Curve  # [shells] FSC_true = (FSC_t - FSC_n) / (1 - FSC_n), FSC_t of the data's Gaussians
+    is_alarming: bool  # c_full is above 0 beyond chance in a band that is beyond
+    statement: str
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """The result of a run."""
 
@@ -149,3 +173,4 @@ class Reconstruction:
     curve: ResolutionCurve
     settings: dict[str, str]  # the choices that were made, in words, for log and report
     warnings: tuple[str, ...]
+    noise_control: NoiseControl | None = None  # of --noise_control

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gem_plugin.reconstruction import Reconstruction, ResolutionCurve
+from gem_plugin.reconstruction import NoiseControl, Reconstruction, ResolutionCurve
 from relion_external.star import Cell, loop_block, simple_block
 
 _GENERAL = "The one resolution of this run, from the cross-validated curve in data_fsc_bands."
@@ -14,6 +14,9 @@ gemCrossValidatedFsc estimates the correlation with the true map: read it agains
 _SHELLS = """Curves in single Fourier shells.
 gemGaussianHalfMapFsc is biased, because both halves share the model's assumptions: never read a resolution from it.
 The four with RELION's own labels are of the model-free half maps, as relion_postprocess computes them."""
+
+_CONTROL = """The same fit on images whose phases are random beyond {:g} Angstrom.
+Where gemControlIsBeyond is 1, gemControlCrossValidatedFsc should be 0 within its error."""
 
 
 def fsc_table(reconstruction: Reconstruction) -> str:
@@ -33,7 +36,29 @@ def fsc_table(reconstruction: Reconstruction) -> str:
         simple_block("general", general, _GENERAL)
         + loop_block("fsc_bands", _band_columns(curve), _BANDS)
         + loop_block("fsc_shells", _shell_columns(curve), _SHELLS)
+        + ("" if reconstruction.noise_control is None else _control_blocks(reconstruction.noise_control))
     )
+
+
+def _control_blocks(control: NoiseControl) -> str:
+    """The curves of the control, in the bands and shells of the data's."""
+    bands: dict[str, Sequence[Cell]] = {
+        "gemFirstShell": _integers(control.first_shell),
+        "gemLastShell": _integers(control.last_shell),
+        "gemBandResolutionInAngstroms": _numbers(control.band_resolution_in_angstroms),
+        "gemControlCrossValidatedFsc": _numbers(control.c_full),
+        "gemControlCrossValidatedFscError": _numbers(control.c_full_error),
+        "gemControlIsBeyond": [bool(value) for value in control.is_beyond],
+    }
+    shells: dict[str, Sequence[Cell]] = {
+        "rlnSpectralIndex": list(range(len(control.shell_resolution_in_angstroms))),
+        "rlnAngstromResolution": _numbers(control.shell_resolution_in_angstroms),
+        "gemControlGaussianHalfMapFsc": _numbers(control.plain_half_map_fsc),
+        "gemControlModelFreeHalfMapFsc": _numbers(control.model_free_fsc),
+        "gemTrueGaussianHalfMapFsc": _numbers(control.true_half_map_fsc),
+    }
+    comment = _CONTROL.format(control.beyond_in_angstroms)
+    return loop_block("fsc_control", bands, comment) + loop_block("fsc_control_shells", shells, comment)
 
 
 def _band_columns(curve: ResolutionCurve) -> dict[str, Sequence[Cell]]:

@@ -27,6 +27,7 @@ _WORDS_FOR_ZERO = {
     "steps": "auto",
     "maxres": "auto",
     "particle_diameter": "auto",
+    "noise_control": "off",
     "class": "all",
 }
 _GPU_ENGINES = ("gpu", "cuda", "cupy")

@@ -13,6 +13,7 @@ from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, read_tables, write_tables
 from gem_plugin.io.supported import refuse_other_kinds, refuse_other_optics
+from gem_plugin.noise_substitution import NoiseSubstitution
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")  # first wins
 CLASS_COLUMN = "rlnClassNumber"
@@ -50,6 +51,7 @@ class Particles:
     stack_paths: tuple[Path, ...]  # the image stacks, as opened
     stack_of_particle: NDArray[np.int32]  # [n] index into stack_paths
     image_in_stack: NDArray[np.int64]  # [n] 0-based index in the stack
+    noise_substitution: NoiseSubstitution | None = None  # of the images' phases, for a control; None: as they are
 
     def __len__(self) -> int:
         return len(self.half_set)

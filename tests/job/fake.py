@@ -21,6 +21,7 @@ from gem_plugin.monitor import Monitor
 from gem_plugin.reconstruction import (
     FitHistory,
     HalfResult,
+    NoiseControl,
     ParticleResults,
     PostProcessCurves,
     Reconstruction,
@@ -66,6 +67,26 @@ def reconstruct(
         curve=curve(box // 2 + 1),
         settings={"seed": str(config.seed), "reference": str(reference is not None), "threads": str(n_threads)},
         warnings=("the stand-in knows nothing of molecules",),
+        noise_control=noise_control(config.noise_control, curve(box // 2 + 1)) if config.noise_control else None,
+    )
+
+
+def noise_control(beyond_in_angstroms: float, curve: ResolutionCurve) -> NoiseControl:
+    return NoiseControl(
+        beyond_in_angstroms=beyond_in_angstroms,
+        from_shell=4,
+        first_shell=curve.first_shell,
+        last_shell=curve.last_shell,
+        band_resolution_in_angstroms=curve.band_resolution_in_angstroms,
+        c_full=curve.c_full / 11,
+        c_full_error=curve.c_full / 12,
+        is_beyond=np.array([False, True, True]),
+        shell_resolution_in_angstroms=curve.shell_resolution_in_angstroms,
+        plain_half_map_fsc=curve.model_free_fsc / 13,
+        model_free_fsc=curve.model_free_fsc / 14,
+        true_half_map_fsc=curve.model_free_fsc / 15,
+        is_alarming=False,
+        statement="Noise control: nothing, said the stand-in",
     )
 
 

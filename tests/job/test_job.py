@@ -152,9 +152,25 @@ def test_each_particle_and_group_has_its_results(project: Project, run: RunJob):
     assert np.all(shells["rlnSigma2Noise"] == 1)
 
 
+def test_curves_of_the_control(project: Project, run: RunJob):
+    project.write()
+    assert run("--noise_control", "9").exit_code == 0
+    curves, truth = starfile.read(JOB / "gem_fsc.star", always_dict=True), fake.curve(17)
+    bands, shells = curves["fsc_control"], curves["fsc_control_shells"]
+    assert bands["gemFirstShell"].tolist() == truth.first_shell.tolist()
+    assert bands["gemControlIsBeyond"].tolist() == [0, 1, 1]
+    np.testing.assert_allclose(bands["gemControlCrossValidatedFsc"], truth.c_full / 11, rtol=1e-6)
+    np.testing.assert_allclose(bands["gemControlCrossValidatedFscError"], truth.c_full / 12, rtol=1e-6)
+    for factor, label in enumerate(("ControlGaussianHalfMap", "ControlModelFreeHalfMap", "TrueGaussianHalfMap"), 13):
+        np.testing.assert_allclose(shells[f"gem{label}Fsc"], truth.model_free_fsc / factor, rtol=1e-6)
+    assert "beyond 9 Angstrom" in (JOB / "gem_fsc.star").read_text()
+    assert run().exit_code == 0
+    assert "fsc_control" not in starfile.read(JOB / "gem_fsc.star", always_dict=True)
+
+
 def test_every_column_and_file_is_documented(project: Project, run: RunJob):
     project.write()
-    assert run().exit_code == 0
+    assert run("--noise_control", "9").exit_code == 0
     documented = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
     text = (JOB / "gem_fsc.star").read_text() + (JOB / "gem_residuals.star").read_text()
     labels = [line.split()[0][1:] for line in text.splitlines() if line.startswith("_")]

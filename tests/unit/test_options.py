@@ -46,7 +46,7 @@ def test_a_command_as_relion_composes_it():
 def test_every_setting_reaches_the_science():
     """A value other than the default for each option: none may be lost on the way."""
     given = {"n_gaussians": 7, "steps": 3, "maxres": 4.5, "particle_diameter": 90.0, "engine": "reference"}
-    given |= {"seed": 11, "sym": "D2", "fit": "images"}
+    given |= {"seed": 11, "sym": "D2", "fit": "images", "noise_control": 9.0}
     words = [word for name, value in {**given, "class": 2}.items() for word in (f"--{name}", str(value))]
     config = parse_command_line(words).reconstruction_config()
     assert config.model_dump() == {**given, "class_number": 2}
@@ -112,12 +112,12 @@ def test_dashes_typed_into_the_gui_are_forgiven():
     assert parse_command_line(["----steps", "5"]).steps == 5
 
 
-@pytest.mark.parametrize("name", ["n_gaussians", "steps", "maxres", "particle_diameter", "class"])
+@pytest.mark.parametrize("name", ["n_gaussians", "steps", "maxres", "particle_diameter", "noise_control", "class"])
 def test_the_word_for_zero_is_shown_and_understood(name: str):
-    """0 is the default of each and means that the program chooses; class 0 is every class."""
+    """0 is the default of each and means that the program chooses; class 0 is every class, control 0 is none."""
     options = parse_command_line(["--o", "External/job001/"])
     value = options.effective_settings()[name]
-    word = "all" if name == "class" else "auto"
+    word = {"class": "all", "noise_control": "off"}.get(name, "auto")
     assert value == 0
     assert in_words(name, value) == word
     assert in_words(name, 7) == "7"
