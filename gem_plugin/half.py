@@ -195,7 +195,10 @@ def _fit(
     settings = FitSettings(plan.n_steps, plan.schedule_steps)
     with _data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
         gaussians = GaussianFit(term, start, settings, double=half.run.engine == "reference").run(on_step)
-    history = FitHistory(np.array(steps), np.array(losses), np.array(boxes), np.full(len(steps), np.nan))
+    n = len(steps)
+    history = FitHistory(
+        np.array(steps), np.array(losses), np.array(boxes), np.full(n, np.nan), np.full(n, len(gaussians))
+    )
     return gaussians, history
 
 

@@ -21,6 +21,7 @@ from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
 from gem_plugin.noise_control import control_radius, run_noise_control
 from gem_plugin.ops import resolve_engine, voxelize
+from gem_plugin.particle_list import list_particles
 from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
@@ -216,6 +217,8 @@ def _combine(
         mask=mask,
         mask_origin=mask_origin,
         curve=curve,
+        particle_list=list_particles(particles),
+        symmetry=run.group.name,
         settings=_settings(run, halves, mask_origin, particles),
         warnings=tuple(messages.warnings),
         noise_control=control,
@@ -243,6 +246,7 @@ def _settings(
         "box": f"{run.plane.box_size_px} px of {pixel:g} Angstrom",
         "frequencies used": frequencies_used(run.plane, pixel),
         "particle diameter": f"{2 * run.radius_px * pixel:.1f} Angstrom",
+        "threads": f"{run.n_threads} of {os.cpu_count()} processors",
         "engine": resolve_engine(run.config.engine)[1],
         "symmetry": run.group.name,
         "Gaussians": f"{len(halves[0].gaussians)} + {len(halves[1].gaussians)}"

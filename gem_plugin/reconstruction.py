@@ -19,6 +19,17 @@ class FitHistory:
     loss: Curve  # negative log-likelihood a particle, less a constant
     box_size_px: NDArray[np.int64]  # of the coarse-to-fine box in use
     held_out_score: Curve  # of the fit that chose the number of steps; nan where it was not evaluated
+    n_gaussians: NDArray[np.int64]  # of one asymmetric unit
+
+
+@dataclass(frozen=True)
+class ParticleList:
+    """What single particles are called and from where they are seen, in table order."""
+
+    names: tuple[str, ...]  # [n] rlnImageName
+    view_angles_deg: Curve  # [n, 2] rlnAngleRot and rlnAngleTilt
+    optics_group_names: tuple[str, ...]  # of the groups in use
+    optics_group: NDArray[np.int64]  # [n] index among the names
 
 
 @dataclass(frozen=True)
@@ -171,6 +182,8 @@ class Reconstruction:
     mask: Map  # soft, 0 to 1
     mask_origin: str  # where the mask came from, in words
     curve: ResolutionCurve
+    particle_list: ParticleList
+    symmetry: str  # point group that was imposed
     settings: dict[str, str]  # the choices that were made, in words, for log and report
     warnings: tuple[str, ...]
     noise_control: NoiseControl | None = None  # of --noise_control

@@ -1,6 +1,8 @@
 """Page one: the map, the resolution and how it was found, for a reader in a hurry."""
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from gem_plugin.reconstruction import Reconstruction
 from gem_plugin.report.curves import HONEST_LABELS, draw_correlations
@@ -20,10 +22,15 @@ from gem_plugin.report.layout import (
     wrap,
 )
 from gem_plugin.report.pictures import draw_pictures
+from gem_plugin.report.summary_plots import draw_guinier, draw_local_resolution
+from gem_plugin.report.views import draw_views
+from gem_plugin.symmetry import point_group
 
 TEXT_WIDTH_IN = PAGE_WIDTH_IN - 2 * MARGIN_IN
-MAX_TITLE_LINES, MAX_STATEMENT_LINES, MAX_FACT_LINES, MAX_WARNING_LINES = 2, 4, 3, 3
-CURVES_WIDTH_IN, CURVES_BOTTOM_IN = 4.3, 0.85
+MAX_TITLE_LINES, MAX_STATEMENT_LINES, MAX_FACT_LINES, MAX_WARNING_LINES = 2, 4, 3, 2
+CURVES_WIDTH_IN, CURVES_BOTTOM_IN = 4.3, 3.15
+SMALL_PLOT_LEFTS_IN, SMALL_PLOT_BOTTOM_IN = (1.0, 3.47, 5.97), 0.95
+SMALL_PLOT_WIDTH_IN, SMALL_PLOT_HEIGHT_IN = 1.7, 1.35
 
 
 def front_page(reconstruction: Reconstruction, title: str) -> Figure:
@@ -40,7 +47,30 @@ def front_page(reconstruction: Reconstruction, title: str) -> Figure:
     top = add_lines(page, MARGIN_IN, top - 0.05, shortened(statement, MAX_STATEMENT_LINES, bold=True), STATEMENT_PT)
     bottom = draw_pictures(page, reconstruction, MARGIN_IN, top - 0.18)
     _draw_curves_and_facts(page, reconstruction, bottom - 0.55)
+    _draw_small_plots(page, reconstruction)
     return page
+
+
+def _draw_small_plots(page: Figure, reconstruction: Reconstruction) -> None:
+    axes = [
+        add_axes(page, left, SMALL_PLOT_BOTTOM_IN, SMALL_PLOT_WIDTH_IN, SMALL_PLOT_HEIGHT_IN)
+        for left in SMALL_PLOT_LEFTS_IN
+    ]
+    draw_local_resolution(
+        axes[0],
+        _local_resolutions(reconstruction),
+        reconstruction.curve.resolution_in_angstroms,
+        reconstruction.viewing.local_resolution.statement,
+    )
+    sharpening = reconstruction.viewing.sharpening
+    draw_guinier(axes[2], sharpening.plot, sharpening.b_factor_in_angstroms2, sharpening.statement)
+    draw_views(axes[1], reconstruction.particle_list.view_angles_deg, point_group(reconstruction.symmetry))
+
+
+def _local_resolutions(reconstruction: Reconstruction) -> NDArray[np.float64]:
+    """Local resolutions of the voxels under the mask that have one, in Angstrom."""
+    values = reconstruction.viewing.local_resolution.in_angstroms[reconstruction.mask > 0.5].astype(np.float64)
+    return np.asarray(values[np.isfinite(values) & (values > 0)])
 
 
 def _draw_curves_and_facts(page: Figure, reconstruction: Reconstruction, top: float) -> None:
@@ -56,7 +86,7 @@ def _draw_curves_and_facts(page: Figure, reconstruction: Reconstruction, top: fl
         bbox_to_anchor=(1.02, 1.04),
         borderaxespad=0.0,
         handlelength=3.2,
-        labelspacing=0.7,
+        labelspacing=0.6,
     )
     width = PAGE_WIDTH_IN - MARGIN_IN - left
     wrapped = [wrap(fact, width, SMALL_PT, indent="  ") for fact in _facts(reconstruction)]
@@ -69,7 +99,9 @@ def _facts(reconstruction: Reconstruction) -> list[str]:
     first, second = reconstruction.halves
     return [
         f"Particles: {first.n_particles:,} + {second.n_particles:,} (half sets 1 + 2)",
-        f"Gaussians: {len(first.gaussians):,} + {len(second.gaussians):,}",
+        f"Gaussians: {len(first.gaussians):,} + {len(second.gaussians):,}"
+        + (" of one asymmetric unit" if reconstruction.symmetry != "C1" else ""),
+        f"Symmetry imposed: {reconstruction.symmetry}",
         f"Box: {reconstruction.box_size_px} px of {reconstruction.pixel_size_in_angstroms:.4g} Å",
         f"Mask (dotted): {reconstruction.mask_origin}",
         "Map shown: filtered by C_full, not sharpened",

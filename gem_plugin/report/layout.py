@@ -20,6 +20,7 @@ LINE_SPACING = 1.35  # of the font size
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so that a report looks alike everywhere
 SMALL_PT, BODY_PT, STATEMENT_PT, TITLE_PT = 6.5, 7.5, 11.0, 15.0
+SECOND_LINE_PT = 14.0  # between a plot and its title
 GREY = "0.45"
 
 # Halves and curves differ by line style as well as by colour: the page must read printed in grey.
@@ -113,9 +114,24 @@ def line_height_in(size_pt: float) -> float:
     return size_pt * LINE_SPACING / POINTS_PER_INCH
 
 
-def say(axes: Axes, message: str) -> None:
+def say(axes: Axes, message: str, size_pt: float = BODY_PT) -> None:
     """Write why a plot is empty into it."""
-    axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=BODY_PT)
+    axes.text(
+        0.5,
+        0.5,
+        message,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=GREY,
+        fontsize=size_pt,
+        parse_math=False,
+    )
+
+
+def add_second_line(axes: Axes, words: str) -> None:
+    """Set a line of small print between a plot and its title, which was given `SECOND_LINE_PT` of room."""
+    axes.text(0.0, 1.03, words, transform=axes.transAxes, fontsize=SMALL_PT, va="bottom", parse_math=False)
 
 
 def wrap(text: str, width_in: float, size_pt: float = BODY_PT, *, bold: bool = False, indent: str = "") -> list[str]:
@@ -146,6 +162,11 @@ def shortened(lines: list[str], at_most: int, *, bold: bool = False) -> list[Lin
     if len(lines) > at_most:
         lines = [*lines[: at_most - 1], lines[at_most - 1][:-2] + "…"]
     return [Line(line, bold) for line in lines]
+
+
+def shortened_in_front(text: str, at_most: int) -> str:
+    """Cut a name that is longer than its room, visibly and in front: names differ at their ends."""
+    return text if len(text) <= at_most else "…" + text[len(text) - at_most + 1 :]
 
 
 def printable(text: str) -> str:

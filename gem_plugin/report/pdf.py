@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 import gem_plugin
 from gem_plugin.errors import OutputError
 from gem_plugin.reconstruction import Reconstruction
-from gem_plugin.report.detail_page import LOWEST_PANEL_IN, detail_page
+from gem_plugin.report.controls_page import controls_page
+from gem_plugin.report.detail_page import detail_page
 from gem_plugin.report.front_page import front_page
 from gem_plugin.report.layout import GREY, MARGIN_IN, SMALL_PT, add_text, use_style
-from gem_plugin.report.text_pages import add_running_text
+from gem_plugin.report.particles_page import particles_page
+from gem_plugin.report.text_pages import text_pages
 
-ROOM_FOR_LABELS_IN = 0.65  # below the lowest plots
 FOOTER_IN = 0.35
 
 
 def write_report(reconstruction: Reconstruction, path: Path, *, title: str, command: str) -> None:
-    """Write the report of a run as a PDF of two or more A4 pages.
+    """Write the report of a run as a PDF of some A4 pages.
 
     The same reconstruction gives the same bytes with the same versions of the packages. The file appears whole or
     not at all: it is written under another name and renamed.
@@ -35,7 +36,7 @@ def write_report(reconstruction: Reconstruction, path: Path, *, title: str, comm
     title
         Heading of page one.
     command
-        The command line that was run, printed on page two.
+        The command line that was run, printed on the last page.
 
     Raises
     ------
@@ -56,9 +57,13 @@ def write_report(reconstruction: Reconstruction, path: Path, *, title: str, comm
 
 def report_pages(reconstruction: Reconstruction, *, title: str, command: str) -> list[Figure]:
     """Return the pages as figures; call inside a `matplotlib.rc_context` that `use_style` has set."""
-    details = detail_page(reconstruction)
-    further = add_running_text(details, LOWEST_PANEL_IN - ROOM_FOR_LABELS_IN, reconstruction, command)
-    pages = [front_page(reconstruction, title), details, *further]
+    pages = [
+        front_page(reconstruction, title),
+        controls_page(reconstruction),
+        detail_page(reconstruction),
+        particles_page(reconstruction),
+        *text_pages(reconstruction, command),
+    ]
     for number, page in enumerate(pages, start=1):
         footer = f"gem_plugin {gem_plugin.__version__}, page {number} of {len(pages)}"
         add_text(page, MARGIN_IN, FOOTER_IN, footer, SMALL_PT, color=GREY)

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from gem_plugin.fsc import Shells
 from gem_plugin.reconstruction import Map, Reconstruction
-from gem_plugin.report.layout import BODY_PT, SMALL_PT, add_axes, add_text
+from gem_plugin.report.layout import BODY_PT, MARGIN_IN, PAGE_WIDTH_IN, SMALL_PT, add_axes, add_text
 
-CELL_IN, GAP_IN = 1.52, 0.07
-GROUP_GAP_IN = 0.22  # between the slices and the projections
-LABELS_IN = 0.62  # room for the labels of the rows
-HEADINGS_IN = 0.42  # room for the headings of the columns
+GAP_IN, GROUP_GAP_IN = 0.05, 0.2  # between pictures, and between the slices and the projections
+CELL_IN = (PAGE_WIDTH_IN - 2 * MARGIN_IN - 4 * GAP_IN - GROUP_GAP_IN) / 6
+HEADINGS_IN, ROW_LABEL_IN = 0.34, 0.2  # room for the headings of the columns, and above each row
 BEHIND_LABEL = {"facecolor": "black", "edgecolor": "none", "pad": 0.8}
-# One row of pictures an axis of view: the array axis cut or summed, its name, then the axes across and up.
+# Three slices, then three projections: the array axis cut or summed, its name, then the axes across and up.
 VIEWS = ((0, "z", "x", "y"), (1, "y", "x", "z"), (2, "x", "y", "z"))
+ROWS = ("Gaussians, both halves", "Model-free: the mean of the same half sets' maps without Gaussians, filtered alike")
 
 
 def draw_pictures(page: Figure, reconstruction: Reconstruction, left: float, top: float) -> float:
@@ -26,34 +26,35 @@ def draw_pictures(page: Figure, reconstruction: Reconstruction, left: float, top
     window = _window(reconstruction.mask)
     maps = (reconstruction.combined_map, model_free)
     _headings(page, left, top)
-    for row, (axis, normal, across, up) in enumerate(VIEWS):
-        bottom = top - HEADINGS_IN - (row + 1) * CELL_IN - row * GAP_IN
-        add_text(page, left, bottom + CELL_IN / 2 + 0.06, f"along {normal}", BODY_PT, bold=True)
-        add_text(page, left, bottom + CELL_IN / 2 - 0.08, f"{across} →  {up} ↑", SMALL_PT)
+    bottoms = [top - HEADINGS_IN - (row + 1) * (ROW_LABEL_IN + CELL_IN) for row in range(len(maps))]
+    for bottom, name in zip(bottoms, ROWS, strict=True):
+        add_text(page, left, bottom + CELL_IN + 0.06, name, BODY_PT, bold=True)
+    for view, (axis, *_) in enumerate(VIEWS):
         slices = [np.take(volume, len(volume) // 2, axis=axis)[window, window] for volume in maps]
         projections = [volume.sum(axis=axis)[window, window] for volume in maps]
         outline = np.take(reconstruction.mask, len(reconstruction.mask) // 2, axis=axis)[window, window]
-        for column, pictures in ((0, slices), (2, projections)):
+        for column, pictures in ((view, slices), (view + len(VIEWS), projections)):
             limits = _grey_limits(pictures)
-            for offset, picture in enumerate(pictures):
-                axes = add_axes(page, _column_left(left, column + offset), bottom, CELL_IN, CELL_IN)
+            for row, picture in enumerate(pictures):
+                axes = add_axes(page, _column_left(left, column), bottoms[row], CELL_IN, CELL_IN)
                 _show(axes, picture, limits)
-                if column == 0:
+                if column == view:
                     _draw_outline(axes, outline)
-                if row == 0 and column + offset == 0:
+                if row == 0 and column == 0:
                     _scale_bar(axes, len(picture), reconstruction.pixel_size_in_angstroms)
-    return top - HEADINGS_IN - 3 * CELL_IN - 2 * GAP_IN
+    return bottoms[-1]
 
 
 def _column_left(left: float, column: int) -> float:
-    return left + LABELS_IN + column * (CELL_IN + GAP_IN) + (GROUP_GAP_IN if column >= 2 else 0.0)
+    return left + column * (CELL_IN + GAP_IN) + (GROUP_GAP_IN - GAP_IN if column >= len(VIEWS) else 0.0)
 
 
 def _headings(page: Figure, left: float, top: float) -> None:
-    for column, group in ((0, "Central slices"), (2, "Projections")):
-        add_text(page, _column_left(left, column), top - 0.14, group, BODY_PT + 0.5, bold=True)
-    for column, name in enumerate(("Gaussians, both halves", "model-free, same filter") * 2):
-        add_text(page, _column_left(left, column), top - 0.33, name, BODY_PT)
+    for first, group in ((0, "Central slices"), (len(VIEWS), "Projections")):
+        add_text(page, _column_left(left, first), top - 0.14, group, BODY_PT + 0.5, bold=True)
+        for view, (_, normal, across, up) in enumerate(VIEWS):
+            words = f"along {normal}: {across} →  {up} ↑"
+            add_text(page, _column_left(left, first + view), top - HEADINGS_IN + 0.02, words, SMALL_PT)
 
 
 def _window(mask: Map) -> slice:

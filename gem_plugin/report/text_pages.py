@@ -1,5 +1,6 @@
-"""Settings, warnings, versions and the command: running text that fills what room there is and flows on."""
+"""Settings, warnings, versions and the command: running text in columns."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -25,16 +26,14 @@ PACKAGES = ("numpy", "scipy", "torch", "numba", "finufft", "starfile", "mrcfile"
 INDENT = "    "
 
 
-def add_running_text(page: Figure, top_in: float, reconstruction: Reconstruction, command: str) -> list[Figure]:
-    """Set the running text below `top_in` on `page`; return the further pages that it needed."""
+def text_pages(reconstruction: Reconstruction, command: str) -> list[Figure]:
+    """Return the pages of running text."""
     lines = running_text(reconstruction, command)
-    further: list[Figure] = []
-    while True:
-        lines = _fill(page, top_in, lines)
-        if not lines:
-            return further
-        page, top_in = new_page(), PAGE_HEIGHT_IN - MARGIN_IN
-        further.append(page)
+    pages: list[Figure] = []
+    while lines:
+        pages.append(new_page())
+        lines = _fill(pages[-1], PAGE_HEIGHT_IN - MARGIN_IN, lines)
+    return pages
 
 
 def running_text(reconstruction: Reconstruction, command: str) -> list[Line]:
@@ -42,9 +41,12 @@ def running_text(reconstruction: Reconstruction, command: str) -> list[Line]:
     settings = [f"{name}: {value}" for name, value in reconstruction.settings.items()]
     sections = (
         ("Resolution", [reconstruction.curve.statement]),
+        ("Local resolution", [reconstruction.viewing.local_resolution.statement]),
+        ("Sharpening", [reconstruction.viewing.sharpening.statement]),
         ("Warnings", list(reconstruction.warnings) or ["none"]),
         ("Settings", settings or ["none recorded"]),
-        ("Versions", [", ".join(_versions())]),
+        ("Versions", _versions()),
+        ("Machine", [_machine()]),
         ("Command", [command]),
     )
     lines: list[Line] = []
@@ -77,6 +79,10 @@ def _cut(lines: list[Line], per_column: int) -> tuple[list[list[Line]], list[Lin
             here, lines = here[:-1], [here[-1], *lines]
         columns.append(here)
     return columns, lines
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
 
 
 def _versions() -> list[str]:

@@ -20,12 +20,17 @@ from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 from gem_plugin.reconstruction import (
     FitHistory,
+    GuinierPlot,
     HalfResult,
+    LocalResolution,
     NoiseControl,
+    ParticleList,
     ParticleResults,
     PostProcessCurves,
     Reconstruction,
     ResolutionCurve,
+    Sharpening,
+    ViewingMaps,
 )
 
 STATEMENT = "The resolution is 8.00 A, said the stand-in"
@@ -65,6 +70,14 @@ def reconstruct(
         mask=np.ones((box, box, box), np.float32) if mask is None else mask,
         mask_origin="given" if mask is not None else "made",
         curve=curve(box // 2 + 1),
+        particle_list=ParticleList(
+            names=tuple(str(name) for name in particles.table["rlnImageName"]),
+            view_angles_deg=particles.euler_angles_deg[:, :2],
+            optics_group_names=("1",),
+            optics_group=np.zeros(len(particles), np.int64),
+        ),
+        symmetry=config.sym,
+        viewing=viewing(halves[0].gaussian_map),
         settings={"seed": str(config.seed), "reference": str(reference is not None), "threads": str(n_threads)},
         warnings=("the stand-in knows nothing of molecules",),
         noise_control=noise_control(config.noise_control, curve(box // 2 + 1)) if config.noise_control else None,
@@ -87,6 +100,18 @@ def noise_control(beyond_in_angstroms: float, curve: ResolutionCurve) -> NoiseCo
         true_half_map_fsc=curve.model_free_fsc / 15,
         is_alarming=False,
         statement="Noise control: nothing, said the stand-in",
+    )
+
+
+def viewing(volume: NDArray[np.float32]) -> ViewingMaps:
+    nothing = np.full(volume.shape[0] // 2 + 1, np.nan)
+    plot = GuinierPlot(nothing, nothing, np.zeros(len(nothing), bool), np.nan, np.nan, np.nan)
+    return ViewingMaps(
+        unfiltered=volume * 3,
+        sharpened=volume * 4,
+        sharpening=Sharpening(None, plot, "the stand-in sharpens nothing"),
+        locally_filtered=volume * 5,
+        local_resolution=LocalResolution(volume * 6, 10.0, "the stand-in sees no place"),
     )
 
 
@@ -130,7 +155,7 @@ def half_result(particles: Particles, half: int, monitor: Monitor) -> HalfResult
         model_free_map=volume / 2,
         quarter_maps=(volume, volume),
         noise_power=np.ones(box // 2 + 1),
-        history=FitHistory(np.zeros(1, np.int64), one, np.full(1, box), one),
+        history=FitHistory(np.zeros(1, np.int64), one, np.full(1, box), one, np.ones(1, np.int64)),
         particles=ParticleResults(
             indices=indices,
             scale=half + 0.001 * indices,

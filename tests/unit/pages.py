@@ -19,6 +19,7 @@ from tests.unit.synthetic import CASES
 
 TITLE = "External/job012"
 COMMAND = "gem-external --o External/job012/ --in_parts Refine3D/job011/run_data.star --cost $5 --name $x_{1}$ --j 4"
+FRONT, CONTROLS, FIT, PARTICLES, TEXT = range(5)  # pages
 FOOTER = "gem_plugin "
 
 

@@ -9,14 +9,20 @@ from numpy.typing import NDArray
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.reconstruction import (
     FitHistory,
+    GuinierPlot,
     HalfResult,
+    LocalResolution,
+    ParticleList,
     ParticleResults,
     PostProcessCurves,
     Reconstruction,
     ResolutionCurve,
+    Sharpening,
+    ViewingMaps,
 )
 
 BOX, PIXEL = 32, 1.5
+N_PARTICLES = 200
 STATEMENT = "Resolution 4.37 Å: where the cross-validated correlation less one standard error crosses 0.5."
 TITLE = "External/job012"
 COMMAND = "gem-external --o External/job012/ --in_parts Refine3D/job011/run_data.star --cost $5 --name $x_{1}$ --j 4"
@@ -82,17 +88,53 @@ def synthetic_half(half_set: int, density: NDArray[np.float32], n_gaussians: int
             loss=-120 * (1 - np.exp(-steps / 12.0)) + half_set,
             box_size_px=np.where(steps < 20, BOX // 2, BOX),
             held_out_score=held_out,
+            n_gaussians=np.where(steps < 30, n_gaussians // 2, n_gaussians),
         ),
         particles=ParticleResults(
-            indices=np.arange(half_set - 1, 20, 2),
-            scale=np.full(10, 1.0),
-            normalised_residual=np.full(10, 1.0),
-            group_names=("1",),
-            group_counts=np.array([10]),
-            group_residual=np.ones((1, 2)),
+            indices=np.arange(half_set - 1, N_PARTICLES, 2),
+            scale=random.normal(1, 0.3, N_PARTICLES // 2),
+            normalised_residual=random.normal(1, 0.05, N_PARTICLES // 2),
+            group_names=("1", "2"),
+            group_counts=np.array([N_PARTICLES // 2 - 3, 3]),
+            group_residual=np.array([[1.0, 1.01], [1.1, 1.3]]),
             band_first_shell=np.array([1, 2]),
             band_last_shell=np.array([1, BOX // 2]),
             shell_residual=np.linspace(0.8, 1.2, BOX // 2 + 1),
+        ),
+    )
+
+
+def synthetic_particles() -> ParticleList:
+    random = np.random.default_rng(5)
+    angles = np.stack([random.uniform(-180, 180, N_PARTICLES), random.normal(90, 20, N_PARTICLES) % 180], axis=1)
+    return ParticleList(
+        names=tuple(f"{i + 1:06d}@Extract/job008/Micrographs/movie_{i // 20:03d}.mrcs" for i in range(N_PARTICLES)),
+        view_angles_deg=angles,
+        optics_group_names=("opticsGroup1", "opticsGroup2"),
+        optics_group=(np.arange(N_PARTICLES) // 3) % 2,
+    )
+
+
+def synthetic_viewing(density: NDArray[np.float32]) -> ViewingMaps:
+    z, y, x = np.mgrid[:BOX, :BOX, :BOX] - BOX // 2
+    inverse_square = (np.arange(BOX // 2 + 1) / (BOX * PIXEL)) ** 2
+    plot = GuinierPlot(
+        inverse_square_in_per_angstrom2=inverse_square,
+        log_amplitude=5 - 60 * inverse_square + 0.1 * np.cos(np.arange(BOX // 2 + 1)),
+        is_fitted=(inverse_square > 0.01) & (inverse_square < 0.055),
+        slope=-60.0,
+        intercept=5.0,
+        correlation=-0.99,
+    )
+    return ViewingMaps(
+        unfiltered=density,
+        sharpened=2 * density,
+        sharpening=Sharpening(-240.0, plot, "Sharpened by a B-factor fitted to the Guinier plot."),
+        locally_filtered=density,
+        local_resolution=LocalResolution(
+            in_angstroms=np.where(x**2 + y**2 + z**2 < 144, 4.5 + 0.02 * (x**2 + y**2), 0).astype(np.float32),
+            window_radius_in_angstroms=9.0,
+            statement="Local resolution by the same measure in sliding windows.",
         ),
     )
 
@@ -112,6 +154,9 @@ def synthetic_reconstruction() -> Reconstruction:
         mask=np.clip((11 - radius) / 3, 0, 1).astype(np.float32),
         mask_origin="made from the model-free map, 5 px soft edge",
         curve=synthetic_curve(),
+        viewing=synthetic_viewing(density),
+        particle_list=synthetic_particles(),
+        symmetry="C1",
         settings={"Gaussians a half": "500, chosen from the data", "optimiser": "Adam", "steps": "60, held out"},
         warnings=("Background standard deviation of the images is 1.31, outside 0.8 to 1.2.",),
     )
@@ -124,7 +169,7 @@ def changed(reconstruction: Reconstruction, **of_curve: object) -> Reconstructio
 def without_gaussians(reconstruction: Reconstruction) -> Reconstruction:
     first, second = reconstruction.halves
     empty = synthetic_half(1, first.gaussian_map, n_gaussians=0).gaussians
-    nothing = FitHistory(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty(0))
+    nothing = FitHistory(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
     return dataclasses.replace(
         reconstruction,
         halves=(
@@ -139,8 +184,17 @@ def without_gaussians(reconstruction: Reconstruction) -> Reconstruction:
 
 def unclaimed(reconstruction: Reconstruction) -> Reconstruction:
     nothing = np.full(5, np.nan)
+    plot = reconstruction.viewing.sharpening.plot
+    no_line = dataclasses.replace(plot, is_fitted=np.zeros_like(plot.is_fitted), slope=np.nan, intercept=np.nan)
+    viewing = dataclasses.replace(
+        reconstruction.viewing,
+        sharpening=Sharpening(None, no_line, "The map is not sharpened, because no resolution is claimed for it."),
+        local_resolution=LocalResolution(
+            np.zeros_like(reconstruction.mask), 9.0, "There is no local resolution, because none is claimed at all."
+        ),
+    )
     return changed(
-        reconstruction,
+        dataclasses.replace(reconstruction, viewing=viewing),
         c_full=nothing,
         c_full_standard_error=nothing,
         is_measurable=np.zeros(5, bool),

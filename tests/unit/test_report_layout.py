@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gem_plugin.report.layout import SMALL_PT, wrap
-from tests.unit.pages import COMMAND, axes_of, line_labelled, pages_of_case, texts_of, words_of
+from tests.unit.pages import COMMAND, FIT, TEXT, axes_of, line_labelled, pages_of_case, texts_of, words_of
 from tests.unit.synthetic import CASES, synthetic_reconstruction
 
 
@@ -28,7 +28,7 @@ def test_no_text_overlaps_another_or_leaves_the_page(case: str) -> None:
 def test_every_plot_names_both_its_axes_and_their_units(case: str) -> None:
     pages = pages_of_case(case)
     plots = [axes for page in pages for axes in page.axes if axes.axison]
-    assert len(plots) == 9
+    assert len(plots) == 22
     for axes in plots:
         for label in (axes.get_xlabel(), axes.get_ylabel()):
             assert re.search(r"\(.+\)", label), f"{axes.get_title(loc='left')!r}: {label!r} has no unit"
@@ -38,17 +38,17 @@ def test_the_fit_is_drawn_for_both_halves_apart_even_in_grey() -> None:
     usual_pages = pages_of_case("usual")
     halves = synthetic_reconstruction().halves
     for half in halves:
-        points = line_labelled(axes_of(usual_pages[1], "Loss"), f"half {half.half_set}")
+        points = line_labelled(axes_of(usual_pages[FIT], "Loss"), f"half {half.half_set}")
         np.testing.assert_allclose(points, np.stack([half.history.step, half.history.loss], axis=1))
-    for panel in ("Loss", "held-out", "Box", "Noise"):
-        styles = [line.get_linestyle() for line in axes_of(usual_pages[1], panel).lines]
+    for panel in ("Loss", "held-out", "Box", "Number"):
+        styles = [line.get_linestyle() for line in axes_of(usual_pages[FIT], panel).lines]
         assert len(set(styles)) == 2, panel
 
 
 def test_long_settings_warnings_and_command_are_printed_in_full() -> None:
     reconstruction = CASES["long texts"]()
     pages = pages_of_case("long texts")
-    assert len(pages) > 2
+    assert len(pages) > TEXT + 1
     words = words_of(pages[1:])
     for warning in reconstruction.warnings:
         assert " ".join(warning.split()) in words
