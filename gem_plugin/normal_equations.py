@@ -27,6 +27,7 @@ from gem_plugin.spreading import TOLERANCE, SpreadingGrid
 Map = NDArray[np.floating[Any]]
 
 
+SLAB_PLANES = 6  # planes of a map that are transformed together: some megabytes
 BAND_MARGIN = 8  # doubled-box frequencies beyond the data that are kept: the box's own transform leaks there
 
 
@@ -191,7 +192,7 @@ class Accumulator:
 
 
 class Operator:
-    """Applies T of normal equations to maps."""
+    """Applies T of normal equations to maps; one map at a time, because it works in one buffer."""
 
     def __init__(self, equations: NormalEquations, n_threads: int) -> None:
         self.box_size_px = equations.box_size_px
@@ -199,27 +200,63 @@ class Operator:
         self._spectrum = equations.spectrum
         self._band = equations.band
         self._n_threads = n_threads
+        # transforms of the two padded axes, cropped to the band: [n, 2h + 1 (2n without a band), h + 1]
+        self._lines = np.empty((self.box_size_px, self._spectrum.shape[1], self._band + 1), dtype=np.complex64)
 
     def apply(self, volume: Map) -> Map:
-        """T v for a map [n, n, n]; an axis is padded, and cropped to the band, only when its turn comes."""
-        n, w, h = self.box_size_px, self._n_threads, self._band
-        transform = fft.rfft(volume, n=2 * n, axis=2, workers=w)[:, :, : h + 1]
-        transform = fft.fft(transform, n=2 * n, axis=1, workers=w)
+        """T v for a map [n, n, n].
+
+        An axis is padded, and cropped to the band, only when its turn comes, and a few planes at a time, which stay in
+        the processor's cache; each plane's result is the same whoever computes it.
+        """
+        n = self.box_size_px
+        volume = np.asarray(volume, dtype=np.float32)
+        result = np.empty((n, n, n), dtype=np.float32)
+
+        def backward(planes: slice) -> None:
+            result[planes] = self._plane_maps(planes)
+
+        with ThreadPoolExecutor(max_workers=self._n_threads) as pool:
+            for work, n_planes in (
+                (lambda planes: self._transform_planes(volume, planes), n),
+                (self._convolve_columns, self._lines.shape[1]),
+                (backward, n),
+            ):
+                list(pool.map(work, _slabs(n_planes)))
+        return result
+
+    def _transform_planes(self, volume: Map, planes: slice) -> None:
+        """Transform some z planes along x and y."""
+        n, h = self.box_size_px, self._band
+        transform = fft.fft(fft.rfft(volume[planes], n=2 * n, axis=2)[:, :, : h + 1], n=2 * n, axis=1)
         if h < n:
-            transform = np.concatenate([transform[:, : h + 1], transform[:, -h:]], axis=1)
-        transform = fft.fft(transform, n=2 * n, axis=0, workers=w, overwrite_x=True)
-        if h < n:
-            transform[: h + 1] *= self._spectrum[: h + 1]
-            transform[h + 1 : -h] = 0
-            transform[-h:] *= self._spectrum[h + 1 :]
+            self._lines[planes, : h + 1] = transform[:, : h + 1]
+            self._lines[planes, h + 1 :] = transform[:, -h:]
         else:
-            transform *= self._spectrum
-        transform = fft.ifft(transform, axis=0, workers=w, overwrite_x=True)[:n]
+            self._lines[planes] = transform
+
+    def _convolve_columns(self, rows: slice) -> None:
+        """Transform some y frequencies along z, apply T, and go back."""
+        n, h = self.box_size_px, self._band
+        transform = fft.fft(self._lines[:, rows], n=2 * n, axis=0)
         if h < n:
-            gap = np.zeros((n, 2 * n - 2 * h - 1, h + 1), dtype=transform.dtype)
-            transform = np.concatenate([transform[:, : h + 1], gap, transform[:, h + 1 :]], axis=1)
-        transform = fft.ifft(transform, axis=1, workers=w, overwrite_x=True)[:, :n]
-        return np.asarray(fft.irfft(transform, n=2 * n, axis=2, workers=w)[:, :, :n], dtype=np.float32)
+            transform[: h + 1] *= self._spectrum[: h + 1, rows]
+            transform[h + 1 : -h] = 0
+            transform[-h:] *= self._spectrum[h + 1 :, rows]
+        else:
+            transform *= self._spectrum[:, rows]
+        self._lines[:, rows] = fft.ifft(transform, axis=0, overwrite_x=True)[:n]
+
+    def _plane_maps(self, planes: slice) -> Map:
+        """Go back along y and x in some z planes."""
+        n, h = self.box_size_px, self._band
+        transform = self._lines[planes]
+        if h < n:
+            transform = np.zeros((transform.shape[0], 2 * n, h + 1), dtype=np.complex64)
+            transform[:, : h + 1] = self._lines[planes, : h + 1]
+            transform[:, -h:] = self._lines[planes, h + 1 :]
+        transform = fft.ifft(transform, axis=1)[:, :n]
+        return np.asarray(fft.irfft(transform, n=2 * n, axis=2)[:, :, :n], dtype=np.float32)
 
     def loss_and_gradient(self, volume: Map) -> tuple[float, Map]:
         """L(v) without its constant, and dL/dv = T v - b."""
@@ -228,3 +265,7 @@ class Operator:
         # 1/2 <v, Tv> - <b, v> = 1/2 <v, Tv - b> - 1/2 <b, v>
         loss = 0.5 * (np.vdot(volume, gradient) - np.vdot(volume, self.right_side))
         return float(loss), gradient
+
+
+def _slabs(n_planes: int) -> list[slice]:
+    return [slice(start, start + SLAB_PLANES) for start in range(0, n_planes, SLAB_PLANES)]
