@@ -18,6 +18,7 @@ CURVE_COLUMNS = {
     "resolution_in_angstroms": "gemBandResolutionInAngstroms",
     "c_full": "gemCrossValidatedFsc",
     "standard_error": "gemCrossValidatedFscStandardError",
+    "resampled_error": "gemCrossValidatedFscResampledError",
     "model_free_fsc": "gemModelFreeHalfMapFsc",
 }
 

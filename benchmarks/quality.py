@@ -10,8 +10,9 @@
 Finished cells are kept in --workdir and, with the commit that each was run at, in ``results/quality.json``, which is
 written again after each: a run that was stopped goes on where it was (``--again`` runs cells anew).
 ``--targets`` runs the two cells for which targets are set, alone and with all threads, so that wall
-times mean something (``results/targets.json``). ``--honesty`` runs a faint set, ten of pure noise, and the same ten
-with signal (``results/honesty.json``). Exits 1 if a target is missed or a cell failed.
+times mean something (``results/targets.json``). ``--honesty`` runs a faint set, twenty of pure noise, and the same
+twenty with signal, each with and without a mask and with a reference (``results/honesty.json``), and keeps
+finished jobs too. Exits 1 if a target is missed or a cell failed.
 """
 
 import argparse
@@ -174,7 +175,7 @@ def run_honesty(arguments: argparse.Namespace) -> bool:
     n_threads = arguments.threads or os.cpu_count() or 1
     figures: dict[str, Any] = {
         "faint_signal": faint_signal(map_path, workdir, n_threads),
-        "noise_and_signal": noise_and_signal(map_path, workdir, n_threads),
+        "noise_and_signal": noise_and_signal(map_path, workdir, n_threads, again=arguments.again),
     }
     print(f"written: {write_results('honesty', figures)}")
     return all(part["passed"] for part in figures.values())

@@ -164,10 +164,12 @@ def honesty_section(honesty: Json) -> str:
     if "sets" not in honesty.get("noise_and_signal", {}):
         return head + NOT_RUN
     lines = []
+    ways = {"alone": "", "mask": ", with a mask round the molecule", "reference": ", with the truth as `--in_3dref`"}
     for kind, title in (("noise", "sets of pure noise"), ("signal", "sets of the same noise with signal")):
-        sets = [one for one in honesty["noise_and_signal"]["sets"] if one["kind"] == kind]
-        claimed = sum(one["is_claimed"] for one in sets)
-        lines.append(f"* {title}: a resolution is claimed on {claimed} of {len(sets)}")
+        for way, words in ways.items():
+            sets = [one for one in honesty["noise_and_signal"]["sets"] if (one["kind"], one["way"]) == (kind, way)]
+            claimed = sum(one["is_claimed"] for one in sets)
+            lines.append(f"* {title}{words}: a resolution is claimed on {claimed} of {len(sets)}")
     faint = honesty["faint_signal"]
     lines.append(f"* a faint set: '{faint['statement']}'; {faint_verdict(faint)}")
     return f"{head}{about(honesty)}\n" + "\n".join(lines) + "\n"
