@@ -41,6 +41,7 @@ def running_text(reconstruction: Reconstruction, command: str) -> list[Line]:
     settings = [f"{name}: {value}" for name, value in reconstruction.settings.items()]
     sections = (
         ("Resolution", [reconstruction.curve.statement]),
+        *_noise_control(reconstruction),
         ("Local resolution", [reconstruction.viewing.local_resolution.statement]),
         ("Sharpening", [reconstruction.viewing.sharpening.statement]),
         ("Warnings", list(reconstruction.warnings) or ["none"]),
@@ -54,6 +55,11 @@ def running_text(reconstruction: Reconstruction, command: str) -> list[Line]:
         lines += [Line(""), Line(heading, bold=True)]
         lines += [Line(text) for entry in entries for text in wrap(entry, COLUMN_WIDTH_IN, SMALL_PT, indent=INDENT)]
     return lines[1:]
+
+
+def _noise_control(reconstruction: Reconstruction) -> list[tuple[str, list[str]]]:
+    control = reconstruction.noise_control
+    return [("Noise control", [control.statement if control else "not run (--noise_control)"])]
 
 
 def _fill(page: Figure, top_in: float, lines: list[Line]) -> list[Line]:

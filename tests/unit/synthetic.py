@@ -12,6 +12,7 @@ from gem_plugin.reconstruction import (
     GuinierPlot,
     HalfResult,
     LocalResolution,
+    NoiseControl,
     ParticleList,
     ParticleResults,
     PostProcessCurves,
@@ -166,6 +167,27 @@ def changed(reconstruction: Reconstruction, **of_curve: object) -> Reconstructio
     return dataclasses.replace(reconstruction, curve=dataclasses.replace(reconstruction.curve, **of_curve))
 
 
+def with_noise_control(reconstruction: Reconstruction) -> Reconstruction:
+    curve = reconstruction.curve
+    control = NoiseControl(
+        beyond_in_angstroms=8.0,
+        from_shell=6,
+        first_shell=curve.first_shell,
+        last_shell=curve.last_shell,
+        band_resolution_in_angstroms=curve.band_resolution_in_angstroms,
+        c_full=np.array([0.99, 0.6, 0.03, -0.05, np.nan]),
+        c_full_error=np.array([0.01, 0.02, 0.04, 0.08, np.nan]),
+        is_beyond=np.array([False, False, True, True, False]),
+        shell_resolution_in_angstroms=curve.shell_resolution_in_angstroms,
+        plain_half_map_fsc=np.where(np.arange(BOX // 2 + 1) < 6, 1.0, 0.4),
+        model_free_fsc=np.where(np.arange(BOX // 2 + 1) < 6, 0.9, 0.02),
+        true_half_map_fsc=np.linspace(1, 0, BOX // 2 + 1),
+        is_alarming=False,
+        statement="Noise control: nothing is found where there is nothing.",
+    )
+    return dataclasses.replace(reconstruction, noise_control=control)
+
+
 def without_gaussians(reconstruction: Reconstruction) -> Reconstruction:
     first, second = reconstruction.halves
     empty = synthetic_half(1, first.gaussian_map, n_gaussians=0).gaussians
@@ -221,6 +243,7 @@ CASES: dict[str, Callable[[], Reconstruction]] = {
     "not crossed before Nyquist": lambda: changed(
         synthetic_reconstruction(), resolution_in_angstroms=None, crosses_before_nyquist=False
     ),
+    "noise control": lambda: with_noise_control(synthetic_reconstruction()),
     "no Gaussians, no signal, nothing recorded": lambda: without_gaussians(unclaimed(synthetic_reconstruction())),
     "long texts": lambda: wordy(synthetic_reconstruction()),
 }

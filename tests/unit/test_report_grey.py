@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from gem_plugin.report.layout import HALF_STYLES
-from tests.unit.pages import pages_of_case, texts_of
+from tests.unit.pages import TEXT, pages_of_case, texts_of
 
 LEAST_CONTRAST_OF_TEXT, LEAST_CONTRAST_OF_LINES = 4.5, 3.0  # WCAG 2.1, 1.4.3 and 1.4.11
 LEAST_DIFFERENCE = 0.05
@@ -46,9 +46,9 @@ def ink_of_entries(legend: Legend, grey: NDArray[np.float64]) -> list[tuple[str,
     return entries
 
 
-@pytest.mark.parametrize("page_number", range(4))
+@pytest.mark.parametrize("page_number", range(TEXT))
 def test_samples_in_each_legend_differ_in_grey(page_number: int) -> None:
-    page = pages_of_case("usual")[page_number]
+    page = pages_of_case("noise control")[page_number]
     grey = printed_grey(page)
     legends = [axes.get_legend() for axes in page.axes if axes.get_legend()]
     assert legends
@@ -73,7 +73,7 @@ def test_the_measure_notices_two_curves_that_differ_in_colour_alone() -> None:
 
 
 def test_labelled_curves_of_a_plot_differ_in_line_style_or_marker() -> None:
-    for page in pages_of_case("usual"):
+    for page in pages_of_case("noise control"):
         for axes in page.axes:
             handles, labels = axes.get_legend_handles_labels()
             lines = [h.lines[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
@@ -85,7 +85,7 @@ def test_labelled_curves_of_a_plot_differ_in_line_style_or_marker() -> None:
     assert dashes[0] != dashes[1]
 
 
-@pytest.mark.parametrize("case", ["usual", "no resolution claimed"])
+@pytest.mark.parametrize("case", ["noise control", "no resolution claimed"])
 def test_text_and_curves_stand_out_from_paper(case: str) -> None:
     for page in pages_of_case(case):
         for text in texts_of(page):

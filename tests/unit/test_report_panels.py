@@ -13,8 +13,19 @@ from gem_plugin.report.particles_page import residuals_by_optics_group, worst_pa
 from gem_plugin.report.summary_plots import draw_guinier, draw_local_resolution
 from gem_plugin.report.views import draw_views, view_directions, views_over_uniform
 from gem_plugin.symmetry import point_group
-from tests.unit.pages import CONTROLS, FIT, FRONT, PARTICLES, axes_of, line_labelled, pages_of, pages_of_case, words_of
-from tests.unit.synthetic import N_PARTICLES, synthetic_curve, synthetic_reconstruction, synthetic_viewing
+from tests.unit.pages import (
+    CONTROLS,
+    FIT,
+    FRONT,
+    PARTICLES,
+    TEXT,
+    axes_of,
+    line_labelled,
+    pages_of,
+    pages_of_case,
+    words_of,
+)
+from tests.unit.synthetic import CASES, N_PARTICLES, synthetic_curve, synthetic_reconstruction, synthetic_viewing
 
 ONE = point_group("C1")
 
@@ -126,6 +137,24 @@ def test_controls_show_their_own_numbers() -> None:
         ("corrected", curve.postprocess.corrected),
     ):
         np.testing.assert_allclose(line_labelled(fscs, name)[:, 1], values)
+
+
+def test_the_noise_control_is_drawn_where_there_is_one() -> None:
+    pages = pages_of_case("noise control")
+    control = CASES["noise control"]().noise_control
+    assert control is not None
+    axes = axes_of(pages[CONTROLS], "Noise control: C_full")
+    np.testing.assert_allclose(line_labelled(axes, "phases random")[:, 1], control.c_full[:4])
+    np.testing.assert_allclose(line_labelled(axes, "the data")[:, 1], synthetic_curve().c_full)
+    fscs = axes_of(pages[CONTROLS], "Noise control: half-map")
+    np.testing.assert_allclose(line_labelled(fscs, "Gaussians")[:, 1], control.plain_half_map_fsc)
+    np.testing.assert_allclose(line_labelled(fscs, "model-free")[:, 1], control.model_free_fsc)
+    np.testing.assert_allclose(line_labelled(fscs, "FSC true")[:, 1], control.true_half_map_fsc)
+    for drawn in (axes, fscs):
+        assert any(list(line.get_xdata()) == [1 / 8.0] * 2 for line in drawn.lines), "where phases are random"
+    assert control.statement in words_of([pages[CONTROLS]])
+    assert control.statement in words_of(pages[TEXT:])
+    assert "not run (--noise_control)" in words_of(pages_of_case("usual")[TEXT:])
 
 
 def test_the_number_of_gaussians_is_drawn_over_the_steps() -> None:
