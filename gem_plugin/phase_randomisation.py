@@ -35,12 +35,12 @@ def randomise_phases(volume: Map, from_shell: int, generator: np.random.Generato
 
     The phases are those of white noise, which are uniform, independent, and of a real map.
     """
-    transform = fft.rfftn(np.asarray(volume, dtype=np.float64))
-    phases = fft.rfftn(generator.standard_normal(volume.shape))
+    transform = fft.rfftn(volume)
+    phases = fft.rfftn(generator.standard_normal(volume.shape, dtype=np.float32))
     beyond = conventions.shell_indices(volume.shape[0]) >= from_shell
     length = np.abs(phases[beyond])
     transform[beyond] = np.abs(transform[beyond]) * phases[beyond] / np.where(length > 0, length, 1)
-    return np.asarray(fft.irfftn(transform, s=volume.shape), dtype=np.float64)
+    return np.asarray(fft.irfftn(transform, s=volume.shape))
 
 
 def relion_fsc(first: Map, second: Map) -> Floats:
@@ -51,7 +51,7 @@ def relion_fsc(first: Map, second: Map) -> Floats:
     """
     shell = conventions.shell_indices(first.shape[0]).ravel()
     inside = shell <= first.shape[0] // 2
-    a, b = (fft.rfftn(np.asarray(volume, dtype=np.float64)).ravel()[inside] for volume in (first, second))
+    a, b = (fft.rfftn(volume).ravel()[inside] for volume in (first, second))
     cross, power_a, power_b = (
         np.bincount(shell[inside], weights=values).astype(np.float64)
         for values in (a.real * b.real + a.imag * b.imag, np.abs(a) ** 2, np.abs(b) ** 2)

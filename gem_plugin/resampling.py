@@ -93,14 +93,14 @@ def _flip_variances(
     mirrored = (x == 0) & ((y < 0) | ((y == 0) & (z < 0)))
     frequencies[:, mirrored] *= -1  # a conjugate pair lies in one block
     edge, lost = _block_edge(mask)
+    grids = [_blocks(frequencies, edge, grid) for grid in range(N_GRIDS)]
+    grids = [((band_of * per_band + blocks).astype(np.int32), per_band) for blocks, per_band in grids]
+    multiplicity = shells.multiplicity[used]
     result = np.zeros((len(pairs), len(measures.first_shell)))
-    for grid in range(N_GRIDS):
-        blocks, per_band = _blocks(frequencies, edge, grid)
-        blocks = band_of * per_band + blocks
-        size = len(measures.first_shell) * per_band
-        for row, (first, second) in enumerate(pairs):
-            a, b = first.ravel()[used], second.ravel()[used]
-            values = (a.real * b.real + a.imag * b.imag) * shells.multiplicity[used]
+    for row, (first, second) in enumerate(pairs):
+        values = (first.real * second.real + first.imag * second.imag).ravel()[used] * multiplicity
+        for blocks, per_band in grids:
+            size = len(measures.first_shell) * per_band
             sums = np.bincount(blocks, weights=values, minlength=size).reshape(-1, per_band)
             result[row] += (sums**2).sum(axis=1)
     return result * lost / N_GRIDS

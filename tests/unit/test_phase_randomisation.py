@@ -16,13 +16,13 @@ def test_amplitudes_and_low_shells_stay_and_phases_beyond_go() -> None:
     volume = rng.normal(size=(16, 16, 16))
     changed = randomise_phases(volume, 5, rng)
     before, after = fft.rfftn(volume), fft.rfftn(changed)
-    np.testing.assert_allclose(np.abs(after), np.abs(before), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(np.abs(after), np.abs(before), rtol=1e-5, atol=1e-5)
     low = shell_indices(16) < 5
-    np.testing.assert_allclose(after[low], before[low], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(after[low], before[low], rtol=1e-5, atol=1e-5)
     turned = np.angle(after[~low] / before[~low])
     assert abs(np.mean(np.exp(1j * turned))) < 0.1
     assert turned.std() == pytest.approx(np.pi / np.sqrt(3), rel=0.05)  # uniform
-    np.testing.assert_allclose(fft.irfftn(after, s=volume.shape), changed, atol=1e-9)
+    np.testing.assert_allclose(fft.irfftn(after, s=volume.shape), changed, atol=1e-5)
 
 
 def test_another_seed_gives_other_phases_and_the_same_seed_the_same() -> None:
