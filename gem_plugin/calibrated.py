@@ -7,8 +7,10 @@ RELION computes the half-map FSC itself, and the pure Gaussian halves would give
 
 adds the data's own noise with opposite signs inside the mask M, so the mean there stays (G1 + G2) / 2, and well outside
 it, where W = (1 - M)^8 is not small, each half's own model-free solvent, as ordinary half maps have it. The filter
-A(shell) >= 0 is chosen so that FSC(H1, H2) under the mask is C^2 / (2 - C^2), the half-map FSC of an unbiased map
-whose correlation with the truth is C; 0 where C is not measurable, and everywhere if no resolution is claimed. Beyond
+A >= 0 is chosen so that FSC(H1, H2) under the mask is C^2 / (2 - C^2), the half-map FSC of an unbiased map
+whose correlation with the truth is C; 0 where C is not measurable, and everywhere if no resolution is claimed. Its
+strength differs from place to place: in each band and sliding window it is what brings the local FSC to that of the
+local C (`gem_plugin.local_curve`), and one factor a shell then makes the FSC under the whole mask exact. Beyond
 the last shell that holds data there is no noise of the data's own: random numbers of the same power stand in for it.
 """
 
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 
 from gem_plugin.fsc import Shells, correlation
 from gem_plugin.honest import masked_transform
+from gem_plugin.local_curve import LocalCurve, stated_curve
+from gem_plugin.local_filter import overlapping_bands
+from gem_plugin.local_powers import BandFilter
 from gem_plugin.reconstruction import ResolutionCurve
 
 Map = NDArray[np.floating[Any]]
@@ -26,38 +31,52 @@ Floats = NDArray[np.float64]
 
 ROUNDS = 4  # filtering and masking do not commute: measure, correct, again
 BISECTIONS = 40
+STRONGEST = 100.0  # times the model-free maps' noise
+
+Triple = tuple[Floats, Floats, Floats]
 
 
 def target_fsc(curve: ResolutionCurve, n_shells: int) -> Floats:
     """The half-map FSC that the stated curve means, [shells]: from C_full less its error, 0 where nothing is stated."""
     if not curve.is_claimed:
         return np.zeros(n_shells)
-    lower = np.clip(np.where(curve.is_measurable, curve.c_full - curve.c_full_standard_error, 0.0), 0, 1)
+    lower = stated_curve(curve)
     centres = (curve.first_shell + curve.last_shell) / 2
     shells = np.arange(n_shells)
     correlation_with_truth = np.interp(shells, [0, *centres], [1.0, *lower])
     data_end = curve.last_shell[-1]
     if data_end < n_shells - 2:  # else the last shell is Nyquist, which is the band's own
         correlation_with_truth[shells > data_end] = 0
+    return _half_map_fsc(correlation_with_truth)
+
+
+def _half_map_fsc(correlation_with_truth: Floats) -> Floats:
+    """Half-map FSC of an unbiased map of some correlation with the truth (Rosenthal and Henderson 2003)."""
     square = correlation_with_truth**2
     return np.asarray(square / (2 - square))
 
 
 def calibrated_pair(
-    gaussian_maps: tuple[Map, Map], model_free_maps: tuple[Map, Map], mask: Map, curve: ResolutionCurve
+    gaussian_maps: tuple[Map, Map],
+    model_free_maps: tuple[Map, Map],
+    mask: Map,
+    curve: ResolutionCurve,
+    local: LocalCurve,
+    n_threads: int = 1,
 ) -> tuple[Map, Map]:
     """Make the pair; see the module's text.
 
     Parameters
     ----------
     gaussian_maps, model_free_maps, mask : [n, n, n]
-    curve : of the same maps under the same mask
+    curve, local : of the same maps under the same mask
+    n_threads : of some of the FFTs
     """
     shells = Shells(mask.shape[0])
     v1, v2 = _with_noise_beyond_the_data(shells, model_free_maps, int(curve.last_shell[-1]))
     outside = (1 - mask) ** 8 / np.float32(np.sqrt(2))
     base = (gaussian_maps[0] + outside * v1, gaussian_maps[1] + outside * v2)
-    inside = mask * (v1 - v2) / 2
+    inside = _spread_locally(mask * (v1 - v2) / 2, local, curve, n_threads)
     target = target_fsc(curve, shells.last + 1)
     strength = np.ones(shells.last + 1)
     for _ in range(ROUNDS):
@@ -65,6 +84,25 @@ def calibrated_pair(
         strength = strength * _scale_to_target(shells, base, (noise, -noise), mask, target)
     noise = shells.filter(inside, strength)
     return (base[0] + noise).astype(np.float32), (base[1] - noise).astype(np.float32)
+
+
+def _spread_locally(noise: Map, local: LocalCurve, curve: ResolutionCurve, n_threads: int) -> Map:
+    """Give a map of noise, band by band, the strength that the local curve asks for in each place."""
+    powers = local.powers
+    strength = _strength(
+        _half_map_fsc(local.lower(curve)),
+        (powers.g12, powers.g11, powers.g22),
+        (powers.g2n - powers.g1n, powers.g1n, -powers.g2n),
+        (-powers.nn, powers.nn, powers.nn),
+    )
+    band_filter = BandFilter(noise.shape[0], n_threads)
+    transform = band_filter.transform(noise)
+    spread = np.zeros(noise.shape, dtype=np.float32)
+    for triangle, samples in zip(
+        overlapping_bands(local.bands, noise.shape[0] // 2 + 1), np.minimum(strength, STRONGEST), strict=True
+    ):
+        spread += local.windows.at_voxels(samples) * band_filter(transform, triangle)
+    return spread
 
 
 def _with_noise_beyond_the_data(shells: Shells, maps: tuple[Map, Map], last_shell: int) -> tuple[Map, Map]:
@@ -91,19 +129,32 @@ def _scale_to_target(
     u1, u2 = (masked_transform(shells, volume, mask) for volume in noise)
     g12, cross = shells.cross_power(g1, g2), shells.cross_power(g1, u2) + shells.cross_power(u1, g2)
     u12 = shells.cross_power(u1, u2)
-    g11, gu1, u11 = shells.power(g1), shells.cross_power(g1, u1), shells.power(u1)
-    g22, gu2, u22 = shells.power(g2), shells.cross_power(g2, u2), shells.power(u2)
+    gu1, gu2 = shells.cross_power(g1, u1), shells.cross_power(g2, u2)
+    maps, noises = (g12, shells.power(g1), shells.power(g2)), (u12, shells.power(u1), shells.power(u2))
+    return _strength(target, maps, (cross, gu1, gu2), noises)
+
+
+def _strength(target: Floats, maps: Triple, mixed: Triple, noises: Triple) -> Floats:
+    """Factor a on the noises u of g + a u that brings the correlation down to a target; 0 where it is below.
+
+    Parameters
+    ----------
+    target : any shape
+    maps : g1 g2, g1 g1, g2 g2, each of that shape
+    mixed : g1 u2 + u1 g2, g1 u1, g2 u2
+    noises : u1 u2, u1 u1, u2 u2
+    """
 
     def fsc(a: Floats) -> Floats:
         return correlation(
-            g12 + a * cross + a**2 * u12,
-            np.maximum(g11 + 2 * a * gu1 + a**2 * u11, 0),
-            np.maximum(g22 + 2 * a * gu2 + a**2 * u22, 0),
+            maps[0] + a * mixed[0] + a**2 * noises[0],
+            np.maximum(maps[1] + 2 * a * mixed[1] + a**2 * noises[1], 0),
+            np.maximum(maps[2] + 2 * a * mixed[2] + a**2 * noises[2], 0),
         )
 
-    low, high = np.full(len(target), 1e-4), np.full(len(target), 1e4)
+    low, high = np.full(target.shape, 1e-4), np.full(target.shape, 1e4)
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
         too_high = fsc(middle) > target
         low, high = np.where(too_high, middle, low), np.where(too_high, high, middle)
-    return np.where(fsc(np.zeros(len(target))) > target, np.sqrt(low * high), 0.0)
+    return np.where(fsc(np.zeros(target.shape)) > target, np.sqrt(low * high), 0.0)

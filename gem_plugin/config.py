@@ -58,6 +58,24 @@ class ReconstructionConfig(BaseModel):
             json_schema_extra={"unit": "Angstrom"},
         ),
     ] = 0.0
+    adhoc_bfac: Annotated[
+        float,
+        Field(
+            ge=-10_000,
+            le=10_000,
+            description="B-factor of the sharpened map, negative to sharpen; 0 = fitted to a Guinier plot",
+            json_schema_extra={"unit": "square Angstrom"},
+        ),
+    ] = 0.0
+    locres_radius: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1000,
+            description="radius, at half height, of the windows of the local resolution; 0 = chosen from the data",
+            json_schema_extra={"unit": "Angstrom"},
+        ),
+    ] = 0.0
     engine: Annotated[
         EngineName,
         Field(description="auto: the fastest that works here; cpu: Numba; reference: slow, float64"),

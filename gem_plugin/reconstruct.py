@@ -16,6 +16,7 @@ from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import process_half
 from gem_plugin.io.particles import Particles
+from gem_plugin.local_curve import choose_radius_px, measure_locally
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
@@ -30,6 +31,7 @@ from gem_plugin.resolution import resolution_curve
 from gem_plugin.resources import available_memory_bytes
 from gem_plugin.run import Run
 from gem_plugin.symmetry import point_group
+from gem_plugin.viewing import viewing_maps
 
 Map = NDArray[np.floating[Any]]
 
@@ -205,7 +207,10 @@ def _combine(
     for sentence in check_curve(curve):
         run.monitor.warn(sentence)
     run.monitor.advance(2)
-    pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve)
+    pixel = particles.optics.pixel_size_in_angstroms
+    radius = run.config.locres_radius / pixel or choose_radius_px(curve, mask)
+    local = measure_locally(gaussian_maps, model_free_maps, mask, curve, radius, run.n_threads)
+    pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve, local, run.n_threads)
     control = run_noise_control(particles, halves, curve, mask, run)
     run.monitor.advance(3)
     return Reconstruction(
@@ -214,6 +219,7 @@ def _combine(
         halves=halves,
         combined_map=shells.filter(mean, curve.filter_weight),
         calibrated_half_maps=pair,
+        viewing=viewing_maps(mean, mask, curve, local, pixel, run.config, run.n_threads, run.monitor),
         mask=mask,
         mask_origin=mask_origin,
         curve=curve,

@@ -4,6 +4,10 @@ No name may hold the letters 'None': RELION takes them for a job without an alia
 """
 
 COMBINED_MAP = "run_class001.mrc"
+UNFILTERED_MAP = "gem_unfiltered.mrc"
+SHARPENED_MAP = "gem_sharpened.mrc"
+LOCALLY_FILTERED_MAP = "gem_locally_filtered.mrc"
+LOCAL_RESOLUTION = "gem_locres.mrc"
 CALIBRATED_HALF_MAPS = ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc")
 GAUSSIAN_HALF_MAPS = ("gem_half1.mrc", "gem_half2.mrc")
 MODEL_FREE_HALF_MAPS = ("model_free_half1.mrc", "model_free_half2.mrc")
@@ -20,6 +24,10 @@ NODES = "RELION_OUTPUT_NODES.star"
 
 ALL_RESULTS = (
     COMBINED_MAP,
+    UNFILTERED_MAP,
+    SHARPENED_MAP,
+    LOCALLY_FILTERED_MAP,
+    LOCAL_RESOLUTION,
     *CALIBRATED_HALF_MAPS,
     *GAUSSIAN_HALF_MAPS,
     *MODEL_FREE_HALF_MAPS,

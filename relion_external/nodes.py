@@ -21,6 +21,7 @@ class NodeType(Enum):
     HALF_MAP = (10, "DensityMap.mrc.halfmap", "DensityMap.mrc.halfmap")
     MASK = (7, "Mask3D.mrc", "Mask3D.mrc")
     PARTICLES = (3, "ParticlesData.star.relion", "ParticleGroupMetadata.star.relion")
+    LOCAL_RESOLUTION = (12, "Image3D.mrc.localresmap", "Image3D.mrc.localresmap")
     LOG = (13, "LogFile.pdf.relion", "LogFile.pdf.relion")
 
     @property

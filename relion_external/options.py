@@ -28,6 +28,8 @@ _WORDS_FOR_ZERO = {
     "maxres": "auto",
     "particle_diameter": "auto",
     "noise_control": "off",
+    "adhoc_bfac": "fitted",
+    "locres_radius": "auto",
     "class": "all",
 }
 _GPU_ENGINES = ("gpu", "cuda", "cupy")

@@ -26,6 +26,8 @@ from relion_external.file_names import (
     GAUSSIAN_HALF_MAPS,
     GAUSSIANS,
     GAUSSIANS_MMCIF,
+    LOCAL_RESOLUTION,
+    LOCALLY_FILTERED_MAP,
     MASK,
     MODEL_FREE_HALF_MAPS,
     NODES,
@@ -33,6 +35,8 @@ from relion_external.file_names import (
     REPORT,
     RESIDUALS,
     SETTINGS,
+    SHARPENED_MAP,
+    UNFILTERED_MAP,
 )
 from relion_external.fsc_table import fsc_table
 from relion_external.nodes import Node, NodeType, RelionVersion
@@ -60,7 +64,12 @@ def write_results(
     try:
         _write_maps(folder, reconstruction, mask_was_given=mask_was_given)
         _write_gaussians(folder, reconstruction)
-        script = chimerax_script(reconstruction, mask_was_given=mask_was_given)
+        places = reconstruction.viewing.local_resolution.in_angstroms
+        script = chimerax_script(
+            reconstruction,
+            mask_was_given=mask_was_given,
+            local_resolution=(LOCAL_RESOLUTION, places) if places.any() else None,
+        )
         (folder / CHIMERAX).write_text(script, encoding="ascii")
         (folder / FSC).write_text(fsc_table(reconstruction), encoding="ascii", errors="replace")
         (folder / RESIDUALS).write_text(residual_table(reconstruction), encoding="utf-8")
@@ -108,6 +117,15 @@ def _write_maps(folder: Path, reconstruction: Reconstruction, *, mask_was_given:
     """Write all maps, each with a line in its header that says what it is good for."""
     combined = "GEM map, both halves, filtered by its cross-validated FSC, not sharpened"
     maps: list[tuple[str, Map, str]] = [(COMBINED_MAP, reconstruction.combined_map, combined)]
+    viewing = reconstruction.viewing
+    b_factor = viewing.sharpening.b_factor_in_angstroms2
+    by = "not sharpened" if b_factor is None else f"B-factor {b_factor:.1f} A^2"
+    maps += [
+        (UNFILTERED_MAP, viewing.unfiltered, "GEM map, both halves, neither filtered nor sharpened"),
+        (SHARPENED_MAP, viewing.sharpened, f"GEM map, both halves, filtered, {by}"),
+        (LOCALLY_FILTERED_MAP, viewing.locally_filtered, "GEM map, both halves, filtered by its local FSC"),
+        (LOCAL_RESOLUTION, viewing.local_resolution.in_angstroms, "GEM local resolution in Angstrom; 0: not stated"),
+    ]
     for index, half in enumerate(reconstruction.halves):
         number = half.half_set
         calibrated = f"GEM calibrated pair {number}/2 for RELION tools; not independent: do not deposit"
@@ -135,7 +153,15 @@ def _write_gaussians(folder: Path, reconstruction: Reconstruction) -> None:
 def _nodes(*, mask_was_given: bool) -> list[Node]:
     """Return what other jobs can pick in RELION's file browser."""
     listed = [Node(name, NodeType.HALF_MAP) for name in CALIBRATED_HALF_MAPS]
-    listed += [Node(COMBINED_MAP, NodeType.MAP), Node(PARTICLES, NodeType.PARTICLES), Node(REPORT, NodeType.LOG)]
+    listed += [
+        Node(COMBINED_MAP, NodeType.MAP),
+        Node(SHARPENED_MAP, NodeType.MAP),
+        Node(UNFILTERED_MAP, NodeType.MAP),
+        Node(LOCALLY_FILTERED_MAP, NodeType.MAP),
+        Node(LOCAL_RESOLUTION, NodeType.LOCAL_RESOLUTION),
+        Node(PARTICLES, NodeType.PARTICLES),
+        Node(REPORT, NodeType.LOG),
+    ]
     return listed if mask_was_given else [*listed, Node(MASK, NodeType.MASK)]
 
 

@@ -41,6 +41,10 @@ NODE_TYPES = {
     "run_half1_class001_unfil.mrc": 10,
     "run_half2_class001_unfil.mrc": 10,
     "run_class001.mrc": 6,
+    "gem_sharpened.mrc": 6,
+    "gem_unfiltered.mrc": 6,
+    "gem_locally_filtered.mrc": 6,
+    "gem_locres.mrc": 12,
     "run_data.star": 3,
     "logfile.pdf": 13,
 }
@@ -199,7 +203,7 @@ def test_our_maps_are_our_own(pipeline: Pipeline, jobs: Jobs):
     """No map of a job is a copy of another of its maps, nor of any file that was there before."""
     volumes = {path: read_volume(path) for path in pipeline.directory.rglob("*.mrc") if ".Nodes" not in path.parts}
     ours = [path for path in volumes if path.parent == pipeline.directory / jobs.from_star]
-    assert len(ours) == 7
+    assert len(ours) == 11
     for path in ours:
         for other, volume in volumes.items():
             is_of_the_twin = other.parent == pipeline.directory / jobs.from_options

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.io.maps import write_map
+from gem_plugin.local_curve import choose_radius_px, measure_locally
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.phase_randomisation import corrected_fsc, postprocess_curves
@@ -51,7 +52,8 @@ def halves() -> Halves:
     curve = resolution_curve(
         gaussian, model_free, mask, sphere, PIXEL, last_shell=BOX // 2 - 1, half_sets_are_refined=True
     )
-    return Halves(gaussian, model_free, mask, curve, calibrated_pair(gaussian, model_free, mask, curve))
+    local = measure_locally(gaussian, model_free, mask, curve, choose_radius_px(curve, mask), 1)
+    return Halves(gaussian, model_free, mask, curve, calibrated_pair(gaussian, model_free, mask, curve, local))
 
 
 def postprocess(directory: Path, pair: tuple[Map, Map], mask: Map) -> float:

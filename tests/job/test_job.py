@@ -33,6 +33,10 @@ RESULTS = {
     "gem_chimerax.cxc",
     "gem_fsc.star",
     "gem_residuals.star",
+    "gem_unfiltered.mrc",
+    "gem_sharpened.mrc",
+    "gem_locally_filtered.mrc",
+    "gem_locres.mrc",
     "run_data.star",
     "logfile.pdf",
     "gem_config.json",
@@ -69,6 +73,10 @@ def test_each_map_is_under_its_own_name(project: Project, run: RunJob):
         "run_half1_class001_unfil.mrc": means[0] * 2,
         "run_half2_class001_unfil.mrc": means[1] * 2,
         "run_class001.mrc": (means[0] + means[1]) / 2,
+        "gem_unfiltered.mrc": means[0] * 3,
+        "gem_sharpened.mrc": means[0] * 4,
+        "gem_locally_filtered.mrc": means[0] * 5,
+        "gem_locres.mrc": means[0] * 6,
     }
     for name, section in expected.items():
         with mrcfile.open(JOB / name) as file:
@@ -192,6 +200,10 @@ def test_nodes(project: Project, run: RunJob):
         "External/job012/run_half1_class001_unfil.mrc": 10,
         "External/job012/run_half2_class001_unfil.mrc": 10,
         "External/job012/run_class001.mrc": 6,
+        "External/job012/gem_sharpened.mrc": 6,
+        "External/job012/gem_unfiltered.mrc": 6,
+        "External/job012/gem_locally_filtered.mrc": 6,
+        "External/job012/gem_locres.mrc": 12,
         "External/job012/run_data.star": 3,
         "External/job012/logfile.pdf": 13,
         "External/job012/gem_mask.mrc": 7,

@@ -13,8 +13,10 @@ from gem_plugin.honest import (
     lay_out_bands,
     masked_transform,
 )
+from gem_plugin.local_curve import choose_radius_px, measure_locally
 from gem_plugin.masks import independent_fraction, soft_mask
 from gem_plugin.phantom import density, make_phantom
+from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.statement import NO_CLAIM
 from tests.unit.linear_halves import N, band_truth, coloured, curve_of, simulated
 
@@ -110,11 +112,16 @@ def test_a_curve_that_never_falls_is_not_called_nyquist() -> None:
     assert "not crossed before the data end at 6.00 Angstrom" in curve.statement
 
 
+def calibrated(gaussian, model_free, mask: np.ndarray, curve: ResolutionCurve):  # type: ignore[no-untyped-def]
+    local = measure_locally(gaussian, model_free, mask, curve, choose_radius_px(curve, mask), 1)
+    return calibrated_pair(gaussian, model_free, mask, curve, local)
+
+
 def test_calibrated_pair_has_the_honest_fsc_and_the_same_mean() -> None:
     halves = simulated(2, own_noise=0.05, shared_bias=4.0)
     gaussian, mask = halves.gaussian, halves.mask
     curve = curve_of(halves)
-    first, second = calibrated_pair(gaussian, halves.model_free, mask, curve)
+    first, second = calibrated(gaussian, halves.model_free, mask, curve)
     shells = Shells(N)
     t1, t2 = (masked_transform(shells, v, mask) for v in (first, second))
     found = shells.cross_power(t1, t2) / np.sqrt(shells.power(t1) * shells.power(t2))
@@ -151,7 +158,7 @@ def pair_fsc(pair, mask: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-d
 
 def test_calibrated_pair_of_an_unclaimed_map_agrees_nowhere() -> None:
     halves = simulated(2)
-    pair = calibrated_pair(halves.gaussian, halves.model_free, halves.mask, curve_of(halves, refined=False))
+    pair = calibrated(halves.gaussian, halves.model_free, halves.mask, curve_of(halves, refined=False))
     assert np.abs(pair_fsc(pair, halves.mask)[1 : N // 2]).max() < 0.14
 
 
@@ -164,7 +171,7 @@ def test_calibrated_pair_agrees_nowhere_beyond_the_data() -> None:
     halves = replace(halves, model_free=(v1, v2))
     curve = curve_of(halves, last_shell=end)
     assert curve.plain_half_map_fsc[end + 2 :].min() > 0.5
-    fsc = pair_fsc(calibrated_pair(halves.gaussian, halves.model_free, halves.mask, curve), halves.mask)
+    fsc = pair_fsc(calibrated(halves.gaussian, halves.model_free, halves.mask, curve), halves.mask)
     assert fsc[end - 2] > 0.143
     assert np.abs(fsc[end + 2 : N // 2]).max() < 0.14
 

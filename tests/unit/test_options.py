@@ -46,7 +46,14 @@ def test_a_command_as_relion_composes_it():
 def test_every_setting_reaches_the_science():
     """A value other than the default for each option: none may be lost on the way."""
     given = {"n_gaussians": 7, "steps": 3, "maxres": 4.5, "particle_diameter": 90.0, "engine": "reference"}
-    given |= {"seed": 11, "sym": "D2", "fit": "images", "noise_control": 9.0}
+    given |= {
+        "seed": 11,
+        "sym": "D2",
+        "fit": "images",
+        "noise_control": 9.0,
+        "adhoc_bfac": -80.0,
+        "locres_radius": 12.0,
+    }
     words = [word for name, value in {**given, "class": 2}.items() for word in (f"--{name}", str(value))]
     config = parse_command_line(words).reconstruction_config()
     assert config.model_dump() == {**given, "class_number": 2}
