@@ -29,21 +29,6 @@ def support_sphere(box_size_px: int, radius_px: float) -> Map:
     return np.asarray(0.5 + 0.5 * np.cos(np.pi * ramp), dtype=np.float32)
 
 
-def sampling_weight(equations: NormalEquations) -> Map:
-    """How much data each Fourier voxel of the map holds: the transform of the kernel t within the box, [n, n, n//2+1].
-
-    t is multiplied by the autocorrelation of the box (a triangle on each axis), so the result is T's diagonal in the
-    Fourier basis.
-    """
-    n = equations.box_size_px
-    kernel = equations.kernel()
-    offset = fft.fftfreq(2 * n, 1 / (2 * n))
-    triangle = (1 - np.abs(offset) / n).astype(np.float32)
-    kernel *= triangle[:, None, None] * triangle[None, :, None] * triangle[None, None, :]
-    weight = fft.rfftn(kernel).real[::2, ::2, ::2]
-    return np.asarray(np.maximum(weight, 0), dtype=np.float32)
-
-
 def solve_model_free(
     equations: NormalEquations,
     radius_px: float,
@@ -67,7 +52,7 @@ def solve_model_free(
     """
     n = equations.box_size_px
     operator = Operator(equations, n_threads)
-    weight = sampling_weight(equations)
+    weight = equations.sampling_weight()
     shell = conventions.shell_indices(n)
     counts = np.bincount(shell.ravel())
     shell_mean = np.bincount(shell.ravel(), weights=weight.ravel()) / counts

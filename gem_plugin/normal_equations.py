@@ -22,7 +22,7 @@ from scipy import fft
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch
 from gem_plugin.errors import InputError
-from gem_plugin.spreading import TOLERANCE, SpreadingGrid
+from gem_plugin.spreading import TOLERANCE, SpreadingGrid, fast_even_size
 
 Map = NDArray[np.floating[Any]]
 
@@ -90,10 +90,48 @@ class NormalEquations:
             return self
         start = n // 2 - m // 2
         keep = slice(start, start + m)
-        kernel = fft.fftshift(self.kernel())[n - m : n + m, n - m : n + m, n - m : n + m].copy()
         band = m if self.band == n else min(m, int(np.ceil((self.band - BAND_MARGIN) * m / n)) + BAND_MARGIN)
         right_side = np.ascontiguousarray(self.right_side[keep, keep, keep])
-        return NormalEquations(right_side, kernel_spectrum(kernel, band), self.n_particles)
+        weight = np.ones(2 * m - 1)
+        spectrum = self._reweighted(weight, axis_frequencies(m, band) / (2 * m))[:, :, : band + 1]
+        return NormalEquations(right_side, np.ascontiguousarray(spectrum), self.n_particles)
+
+    def sampling_weight(self) -> Map:
+        """How much data each Fourier voxel of the map holds, [n, n, n // 2 + 1].
+
+        The transform of the kernel t times the autocorrelation of the box (a triangle on each axis): T's diagonal in
+        the Fourier basis.
+        """
+        n = self.box_size_px
+        triangle = 1 - np.abs(np.arange(1 - n, n)) / n
+        weight = self._reweighted(triangle, np.r_[0 : n // 2 + 1, 1 - n // 2 : 0] / n)[:, :, : n // 2 + 1]
+        return np.asarray(np.maximum(weight, 0), dtype=np.float32)
+
+    def _reweighted(self, weight: NDArray[np.float64], frequencies: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Transform of the kernel t times a weight on each axis, at other frequencies.
+
+        The weight is separable, so that each axis is one matrix product and the doubled box is never made.
+
+        Parameters
+        ----------
+        weight : [2m - 1] for the offsets 1 - m ... m - 1, symmetric
+        frequencies : [f] cycles a voxel, the same for each axis
+
+        Returns
+        -------
+        [f, f, f]
+        """
+        n = self.box_size_px
+        offset = np.arange(len(weight)) - len(weight) // 2
+        there = 2 * np.pi * np.outer(frequencies, offset)
+        back = 2 * np.pi * np.outer(offset, axis_frequencies(n, self.band) / (2 * n))
+        # sum over offsets of weight exp(-i there) exp(i back) / 2n; the weight is even, so the sines of one sign go
+        matrix = (np.cos(there) * weight) @ np.cos(back) + (np.sin(there) * weight) @ np.sin(back)
+        matrix = (matrix / (2 * n)).astype(np.float32)
+        values: NDArray[np.float32] = _whole_axis(self.spectrum, 2 * n)
+        for _ in range(3):  # the last axis becomes the first: x, then y, then z, and they are back in order
+            values = np.tensordot(matrix, values, (1, 2)).astype(np.float32, copy=False)
+        return values
 
     def save(self, path: Path) -> None:
         """Write to a numpy .npz file (no pickle)."""
@@ -113,6 +151,20 @@ class NormalEquations:
                 return NormalEquations(arrays["right_side"], arrays["spectrum"], int(arrays["n_particles"]))
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{path} does not hold normal equations written by this program: {error}") from error
+
+
+def axis_frequencies(n: int, band: int) -> NDArray[np.int64]:
+    """The frequencies of the doubled box, in its cycles, at which T is kept on an axis, in the order of an FFT."""
+    highest, lowest = (n, 1 - n) if band == n else (band, -band)
+    return np.concatenate([np.arange(highest + 1), np.arange(lowest, 0)])
+
+
+def _whole_axis(spectrum: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Complete the x axis of a half spectrum: the transform of a real even function is even."""
+    flipped = -np.arange(spectrum.shape[0]) % spectrum.shape[0]
+    last = spectrum.shape[2] - (2 if spectrum.shape[0] == size else 1)
+    mates = spectrum[np.ix_(flipped, flipped, np.arange(last, 0, -1))]
+    return np.concatenate([spectrum, mates], axis=2)
 
 
 def kernel_spectrum(kernel: Map, band: int) -> NDArray[np.float32]:
@@ -166,8 +218,10 @@ class Accumulator:
         self._weight = (2 * plane.weight / noise_power).astype(np.float32)
         reach = float(plane.radius.max())
         self._right_side = SpreadingGrid(self._box_size_px, n_threads, reach, tolerance)
-        self._kernel = SpreadingGrid(2 * self._box_size_px, n_threads, 2 * reach, tolerance)
         self._band = min(int(np.ceil(2 * reach)) + BAND_MARGIN, self._box_size_px)
+        # the kernel's extent is the doubled box; its voxels need be no finer than its band
+        self._kernel_box_px = min(fast_even_size(self._band + 1), self._box_size_px)
+        self._kernel = SpreadingGrid(2 * self._kernel_box_px, n_threads, 2 * reach, tolerance)
         self._n_threads = n_threads
         self._n_particles = 0
 
@@ -175,10 +229,11 @@ class Accumulator:
         """Add some particles."""
         points = conventions.slice_points(batch.rotations, self._plane).reshape(3, -1)
         points *= np.float32(2 * np.pi / self._box_size_px)
+        coarser = np.float32(self._box_size_px / self._kernel_box_px)
         weighted_ctf = batch.ctf * self._weight
         jobs = [
             lambda: self._right_side.add(points, (weighted_ctf * batch.observed).ravel()),
-            lambda: self._kernel.add(points, (weighted_ctf * batch.ctf).ravel().astype(np.complex64)),
+            lambda: self._kernel.add(points * coarser, (weighted_ctf * batch.ctf).ravel().astype(np.complex64)),
         ]
         with ThreadPoolExecutor(max_workers=min(self._n_threads, len(jobs))) as pool:
             for job in [pool.submit(job) for job in jobs]:
@@ -188,7 +243,9 @@ class Accumulator:
     def finish(self) -> NormalEquations:
         """Transform the sums; the accumulator is spent."""
         right_side = self._right_side.result()
-        return NormalEquations(right_side, kernel_spectrum(self._kernel.result(), self._band), self._n_particles)
+        spectrum = kernel_spectrum(self._kernel.result(), self._band)
+        spectrum *= np.float32((self._box_size_px / self._kernel_box_px) ** 3)  # a sum over the box's own voxels
+        return NormalEquations(right_side, spectrum, self._n_particles)
 
 
 class Operator:

@@ -7,7 +7,7 @@ from gem_plugin import conventions
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.fsc import fourier_shell_correlation
 from gem_plugin.io.particles import OpticsGroup
-from gem_plugin.model_free import sampling_weight, solve_model_free, support_sphere
+from gem_plugin.model_free import solve_model_free, support_sphere
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.phantom import density, make_phantom, random_particles, simulate_images
 from tests.helpers import relative_error
@@ -74,7 +74,7 @@ def test_nothing_lies_outside_the_sphere(noise_free: tuple[NormalEquations, np.n
 def test_sampling_weight_counts_the_slices(noise_free: tuple[NormalEquations, np.ndarray]) -> None:
     """T's diagonal in the Fourier basis, against T applied to plane waves."""
     equations, _ = noise_free
-    weight = sampling_weight(equations)
+    weight = equations.sampling_weight()
     operator = Operator(equations, 1)
     axis = np.arange(N) - N // 2
     for kz, ky, kx in ((0, 0, 5), (3, 2, 4), (0, 9, 1)):
