@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from machine import portable, to_json
-from our_job import run_job
+from our_job import run_job, run_job_here
 from reference import exact_reference
 from resolution import judge, post_process
 from score import load_map, mask_from_truth, save_map
 from simulate import SimulatedProject, fourier_crop, simulate
 
 N_SETS = 20
-SET_BOX_PX = 40  # small sets, so that many can be run
-SET_PARTICLES = 600
+SET_BOX_PX = 32  # small sets, so that many can be run
+SET_PARTICLES = 400
 SET_SIGNAL_TO_NOISE = 0.05
 WAYS = ("alone", "mask", "reference")  # a mask round the truth; the truth as --in_3dref, which must help nothing
 
@@ -87,9 +87,12 @@ def verdict(sets: list[dict[str, Any]]) -> dict[str, Any]:
 
 def claim(project: SimulatedProject, way: str, n_threads: int, name: str) -> dict[str, Any]:
     """Run the job on one set in one way and return what it claims."""
-    mask = Path("mask.mrc") if way == "mask" else None
-    reference = ("--in_3dref", project.truth.name) if way == "reference" else ()
-    job = run_job(project.directory, Path(project.table.name), n_threads=n_threads, mask=mask, options=reference)
+    words = ["--in_parts", project.table.name, "--j", str(n_threads)]
+    if way == "mask":
+        words += ["--in_mask", "mask.mrc"]
+    if way == "reference":
+        words += ["--in_3dref", project.truth.name]
+    job = run_job_here(project.directory, words)
     print(f"{name:>20}: {job.statement} ({job.wall_seconds:.0f} s)", flush=True)
     return {
         "is_claimed": job.is_claimed,
