@@ -6,7 +6,7 @@ RELION computes the half-map FSC itself, and the pure Gaussian halves would give
     H2 = G2 - A[M N] + W V2 / sqrt 2,
 
 adds the data's own noise with opposite signs inside the mask M, so the mean there stays (G1 + G2) / 2, and well outside
-it, where W = (1 - M)^8 is not small, each half's own model-free solvent, as ordinary half maps have it. The filter
+it, by a weight W, each half's own model-free solvent, as ordinary half maps have it. The filter
 A >= 0 is chosen so that FSC(H1, H2) under the mask is C^2 / (2 - C^2), the half-map FSC of an unbiased map
 whose correlation with the truth is C; 0 where C is not measurable, and everywhere if no resolution is claimed. Its
 strength differs from place to place: in each band and sliding window it is what brings the local FSC to that of the
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from gem_plugin.fsc import Shells, correlation
 from gem_plugin.honest import masked_transform
@@ -31,6 +32,9 @@ Floats = NDArray[np.float64]
 
 ROUNDS = 4  # filtering and masking do not commute: measure, correct, again
 BISECTIONS = 40
+CLEARANCES_IN_ANGSTROMS = (20.0, 15.0, 10.0, 5.0)  # round the mask, without solvent
+CLEARANCE_EDGE_IN_ANGSTROMS = 8.0
+LEAST_SOLVENT = 0.5  # of the power of the solvent's noise
 STRONGEST = 100.0  # times the model-free maps' noise
 
 Triple = tuple[Floats, Floats, Floats]
@@ -74,7 +78,8 @@ def calibrated_pair(
     """
     shells = Shells(mask.shape[0])
     v1, v2 = _with_noise_beyond_the_data(shells, model_free_maps, int(curve.last_shell[-1]))
-    outside = (1 - mask) ** 8 / np.float32(np.sqrt(2))
+    pixel_size_in_angstroms = float(curve.shell_resolution_in_angstroms[1]) / mask.shape[0]
+    outside = solvent_weight(mask, v1 - v2, pixel_size_in_angstroms) / np.float32(np.sqrt(2))
     base = (gaussian_maps[0] + outside * v1, gaussian_maps[1] + outside * v2)
     inside = _spread_locally(mask * (v1 - v2) / 2, local, curve, n_threads)
     target = target_fsc(curve, shells.last + 1)
@@ -84,6 +89,27 @@ def calibrated_pair(
         strength = strength * _scale_to_target(shells, base, (noise, -noise), mask, target)
     noise = shells.filter(inside, strength)
     return (base[0] + noise).astype(np.float32), (base[1] - noise).astype(np.float32)
+
+
+def solvent_weight(mask: Map, noise: Map, pixel_size_in_angstroms: float) -> Map:
+    """How much of the model-free solvent each place gets, 0 to 1, [n, n, n]: none near the mask, all far from it.
+
+    LocalRes' windows are wide and the solvent in them counts as error of the molecule, so it is kept away; as far as
+    leaves half of it, because without it PostProcess finds that the unmasked maps correlate as well as the masked.
+
+    Parameters
+    ----------
+    noise : [n, n, n] difference of the model-free maps
+    """
+    beyond_px = distance_transform_edt(mask <= 0)
+    plain = (1 - mask) ** 8
+    power = noise.astype(np.float64) ** 2
+    for clearance in CLEARANCES_IN_ANGSTROMS:
+        ramp = np.clip((beyond_px * pixel_size_in_angstroms - clearance) / CLEARANCE_EDGE_IN_ANGSTROMS, 0, 1)
+        weight = plain * (0.5 - 0.5 * np.cos(np.pi * ramp))
+        if (weight**2 * power).sum() >= LEAST_SOLVENT * (plain**2 * power).sum():
+            return np.asarray(weight, dtype=np.float32)
+    return np.asarray(plain, dtype=np.float32)
 
 
 def _spread_locally(noise: Map, local: LocalCurve, curve: ResolutionCurve, n_threads: int) -> Map:
