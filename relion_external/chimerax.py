@@ -12,11 +12,14 @@ from relion_external.file_names import (
     COMBINED_MAP,
     GAUSSIAN_HALF_MAPS,
     GAUSSIANS_MMCIF,
+    LOCAL_RESOLUTION,
+    LOCALLY_FILTERED_MAP,
     MASK,
     MODEL_FREE_HALF_MAPS,
+    SHARPENED_MAP,
 )
 
-COMBINED_COLOUR, MASK_COLOUR = "#b8b8b8", "#80b1d3"
+MAP_COLOUR, MASK_COLOUR = "#b8b8b8", "#80b1d3"
 HALF_COLOURS = ("#d95f02", "#1b9e77")
 RESOLUTION_COLOURS = ("#2166ac", "#67a9cf", "#f7f7f7", "#ef8a62", "#b2182b")  # from fine to coarse
 LEVEL_OF_MEAN = 0.5  # of the mean density, weighted by density, under the mask
@@ -24,34 +27,34 @@ LEAST_SPREAD_IN_ANGSTROMS = 0.1
 SPHERE_PX = 0.3  # radius at which a Gaussian is drawn
 
 
-def chimerax_script(
-    reconstruction: Reconstruction, *, mask_was_given: bool, local_resolution: tuple[str, Map] | None = None
-) -> str:
+def chimerax_script(reconstruction: Reconstruction, *, mask_was_given: bool) -> str:
     """Return the text of the command file.
 
     Parameters
     ----------
     mask_was_given
         Whether the mask lies elsewhere, and not among the results.
-    local_resolution
-        Name of the map of local resolution among the results, and its values in Angstrom; None if there is none.
     """
-    mask, halves = reconstruction.mask, reconstruction.halves
+    mask, halves, viewing = reconstruction.mask, reconstruction.halves, reconstruction.viewing
     script = _Script()
-    combined = script.open_map(COMBINED_MAP, contour_level(reconstruction.combined_map, mask), COMBINED_COLOUR)
+    shown = script.open_map(SHARPENED_MAP, contour_level(viewing.sharpened, mask), MAP_COLOUR)
     hidden: list[int] = []
     for names, maps in (
+        ((COMBINED_MAP, LOCALLY_FILTERED_MAP), [reconstruction.combined_map, viewing.locally_filtered]),
         (GAUSSIAN_HALF_MAPS, [half.gaussian_map for half in halves]),
         (MODEL_FREE_HALF_MAPS, [half.model_free_map for half in halves]),
     ):
-        for name, volume, colour in zip(names, maps, HALF_COLOURS, strict=True):
+        colours = (MAP_COLOUR, MAP_COLOUR) if names[0] == COMBINED_MAP else HALF_COLOURS
+        for name, volume, colour in zip(names, maps, colours, strict=True):
             hidden.append(script.open_map(name, contour_level(volume, mask), colour))
     if not mask_was_given:
         hidden.append(script.open_map(MASK, 0.5, MASK_COLOUR, style="mesh"))
-    colours = "" if local_resolution is None else palette(local_resolution[1], mask)
-    if local_resolution is not None:
-        hidden.append(script.open_map(local_resolution[0], float(np.median(local_resolution[1])), "#ffffff"))
-    coloured_by = hidden[-1]
+    local_resolution = viewing.local_resolution.in_angstroms
+    stops = palette(local_resolution, mask)
+    coloured_by = 0
+    if stops:
+        coloured_by = script.open_map(LOCAL_RESOLUTION, float(np.median(local_resolution[mask > 0.5])), MASK_COLOUR)
+        hidden.append(coloured_by)
     radius = SPHERE_PX * reconstruction.pixel_size_in_angstroms
     for name, colour, half in zip(GAUSSIANS_MMCIF, HALF_COLOURS, halves, strict=True):
         if len(half.gaussians):
@@ -60,10 +63,10 @@ def chimerax_script(
                 script.note(f"for the whole map: sym #{hidden[-1]} assembly 1")
     script.note("what is hidden is shown by a tick in the list of models")
     script.add("hide #" + ",".join(str(number) for number in hidden) + " models")
-    if colours:
+    if stops:
         script.note("blue is fine, red is coarse; the key is in Angstrom")
-        script.add(f"color sample #{combined} map #{coloured_by} palette {colours} key true")
-    script.add(f"view #{combined}")
+        script.add(f"color sample #{shown} map #{coloured_by} palette {stops} key true")
+    script.add(f"view #{shown}")
     return script.text
 
 

@@ -64,12 +64,7 @@ def write_results(
     try:
         _write_maps(folder, reconstruction, mask_was_given=mask_was_given)
         _write_gaussians(folder, reconstruction)
-        places = reconstruction.viewing.local_resolution.in_angstroms
-        script = chimerax_script(
-            reconstruction,
-            mask_was_given=mask_was_given,
-            local_resolution=(LOCAL_RESOLUTION, places) if places.any() else None,
-        )
+        script = chimerax_script(reconstruction, mask_was_given=mask_was_given)
         (folder / CHIMERAX).write_text(script, encoding="ascii")
         (folder / FSC).write_text(fsc_table(reconstruction), encoding="ascii", errors="replace")
         (folder / RESIDUALS).write_text(residual_table(reconstruction), encoding="utf-8")

@@ -64,11 +64,12 @@ def _draw_noise(axes: Axes, reconstruction: Reconstruction) -> None:
     axes.set_title("Noise of the images, assumed and found")
     nyquist = 0.5 / reconstruction.pixel_size_in_angstroms
     anything = False
+    frequency = np.linspace(0, nyquist, reconstruction.box_size_px // 2 + 1)
     for half, style in each_half(reconstruction):
-        frequency = np.linspace(0, nyquist, len(half.noise_power))
         there = np.isfinite(half.noise_power) & (half.noise_power > 0)
         anything |= bool(there.any())
         axes.plot(frequency[there], half.noise_power[there], **style)
+    for half in reconstruction.halves:
         left = half.noise_power * half.particles.shell_residual
         found = np.isfinite(left) & (left > 0)
         label = "residual of the fit" if half is reconstruction.halves[0] else None

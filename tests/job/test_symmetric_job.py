@@ -14,6 +14,7 @@ from gem_plugin.phantom import Phantom, density, make_phantom, random_particles,
 from gem_plugin.symmetry import point_group, symmetrise
 from relion_external.demo import with_tables, write_stack
 from relion_external.job import main
+from tests.atoms import density_at, read_atoms, steps
 
 N = 32
 PIXEL = 3.0
@@ -64,3 +65,9 @@ def test_the_symmetric_map_comes_out_by_a_tenth_of_the_gaussians(
     bands = {n: starfile.read(f"External/job{n:03d}/gem_fsc.star", always_dict=True)["fsc_bands"] for n in (2, 3)}
     independent = {n: table["gemIndependentCoefficients"].sum() for n, table in bands.items()}
     assert 0.05 < independent[3] / independent[2] < 0.2  # copies are not counted
+    atoms, path = read_atoms(Path("External/job003/gem_half1_gaussians.cif")), Path("External/job003/gem_half1.mrc")
+    assert len(atoms) == 300, "the assembly makes the other nine tenths"
+    here = density_at(atoms, path)
+    copies = here.reshape(10, 30)
+    assert np.abs(copies - copies[0]).max() < 0.1 * here.max(), "each copy lies on the density of its original"
+    assert all(here.mean() > 1.2 * density_at(atoms, path, step).mean() for step in steps(PIXEL))

@@ -13,6 +13,7 @@ from gem_plugin.gaussians.mmcif import save_mmcif
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.maps import write_map
 from gem_plugin.render import gaussian_map
+from tests.atoms import density_at, read_atoms, steps
 
 BOX, PIXEL = 32, 1.7
 
@@ -26,14 +27,6 @@ def some_gaussians(symmetry: str = "C1", n: int = 12, seed: int = 1) -> Gaussian
         amplitudes=random.uniform(0.5, 2.0, n).astype(np.float32),
         symmetry=symmetry,
     )
-
-
-def read_atoms(path: Path) -> list[gemmi.Atom]:
-    """All atoms of assembly 1."""
-    structure = gemmi.read_structure(str(path))
-    (assembly,) = structure.assemblies
-    whole = gemmi.make_assembly(assembly, structure[0], gemmi.HowToNameCopiedChain.AddNumber)
-    return [atom for chain in whole for residue in chain for atom in residue]
 
 
 def density_of(atoms: list[gemmi.Atom], voxels_xyz: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -85,16 +78,14 @@ def test_gemmi_finds_density_of_the_written_mrc_at_the_atoms(tmp_path: Path) -> 
     volume = gaussian_map(gaussians, BOX, BOX, engine="reference")
     write_map(tmp_path / "map.mrc", volume, PIXEL)
     save_mmcif(tmp_path / "a.cif", gaussians, box_size_px=BOX, pixel_size_in_angstroms=PIXEL)
-    mrc = gemmi.read_ccp4_map(str(tmp_path / "map.mrc"), setup=True)
     atoms = read_atoms(tmp_path / "a.cif")
-    here = np.array([mrc.grid.interpolate_value(atom.pos, order=3) for atom in atoms])
+    here = density_at(atoms, tmp_path / "map.mrc")
     zyx = gaussians.centres_px[:, ::-1] + BOX // 2
     peak = gaussians.amplitudes / ((2 * np.pi) ** 1.5 * 1.2**3)
     assert np.all(zyx < BOX)
     assert np.all(here > 0.9 * peak)
-    for step in ((PIXEL, 0, 0), (0, -PIXEL, 0), (0, 0, PIXEL)):
-        there = np.array([mrc.grid.interpolate_value(atom.pos + gemmi.Position(*step), order=3) for atom in atoms])
-        assert here.sum() > 1.2 * there.sum(), "a voxel away there is less"
+    for step in steps(PIXEL):
+        assert here.sum() > 1.2 * density_at(atoms, tmp_path / "map.mrc", step).sum(), "a voxel away there is less"
 
 
 @pytest.mark.parametrize("symmetry", ["C3", "D2", "O"])
@@ -103,11 +94,10 @@ def test_the_assembly_makes_the_symmetric_map(tmp_path: Path, symmetry: str) -> 
     volume = gaussian_map(gaussians, BOX, BOX, engine="reference")
     write_map(tmp_path / "map.mrc", volume, PIXEL)
     save_mmcif(tmp_path / "a.cif", gaussians, box_size_px=BOX, pixel_size_in_angstroms=PIXEL)
-    mrc = gemmi.read_ccp4_map(str(tmp_path / "map.mrc"), setup=True)
     atoms = read_atoms(tmp_path / "a.cif")
     order = {"C3": 3, "D2": 4, "O": 24}[symmetry]
     assert len(atoms) == 4 * order
-    values = np.array([mrc.grid.interpolate_value(atom.pos, order=3) for atom in atoms]).reshape(order, 4)
+    values = density_at(atoms, tmp_path / "map.mrc").reshape(order, 4)
     np.testing.assert_allclose(values, np.tile(values[0], (order, 1)), rtol=0.05)
     assert values.min() > 0.1 * volume.max()
 
