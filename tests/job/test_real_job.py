@@ -11,6 +11,7 @@ import starfile
 from numpy.typing import NDArray
 
 from relion_external.job import main
+from tests.atoms import density_at, read_atoms, steps
 from tests.job.conftest import standing_markers
 from tests.job.project import PIXEL_SIZE_IN_ANGSTROMS, Project, make_project
 
@@ -89,6 +90,16 @@ def test_the_calibrated_pair_keeps_the_mean_of_the_halves(plain: Result):
     error = np.linalg.norm((calibrated - mean)[inside])
     assert error < 0.05 * np.linalg.norm(mean[inside])
     assert error < 0.3 * np.linalg.norm(added[inside]), "the noise does not cancel"
+
+
+def test_the_pseudo_atoms_lie_on_the_maps(plain: Result):
+    for half in (1, 2):
+        atoms, path = read_atoms(plain.job / f"gem_half{half}_gaussians.cif"), plain.job / f"gem_half{half}.mrc"
+        assert len(atoms) == len(plain.arrays(f"gem_half{half}_gaussians.npz")["amplitudes"])
+        weight = np.array([atom.occ for atom in atoms])
+        here = weight @ density_at(atoms, path)
+        for step in steps(PIXEL_SIZE_IN_ANGSTROMS):
+            assert here > 1.02 * (weight @ density_at(atoms, path, step)), step
 
 
 def test_the_results_are_complete_and_the_log_is_a_pdf(plain: Result):
