@@ -38,9 +38,9 @@ class Result:
 def run_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Result]:
     """Simulate the project, let `change` spoil it, run the job in it with default settings."""
 
-    def run(change: Callable[[Project], None] = lambda project: None, *words: str) -> Result:
+    def run(change: Callable[[Project], None] = lambda project: None, *words: str, snr: float = 0.5) -> Result:
         directory = tmp_path_factory.mktemp("project")
-        project = make_project(directory, n_particles=N_PARTICLES, snr=0.5)
+        project = make_project(directory, n_particles=N_PARTICLES, snr=snr)
         change(project)
         project.write()
         with pytest.MonkeyPatch.context() as patch:
@@ -162,3 +162,21 @@ def test_bad_particles_are_told_by_their_results(run_on: Callable[..., Result]):
     assert 0.9 < np.median(residual[good]) < 1.1
     assert 1.7 < residual[11] / np.median(residual[good]) < 2.3
     assert np.all(residual[good] < 1.5)
+
+
+def test_a_noise_control_finds_nothing_where_the_data_have_signal(run_on: Callable[..., Result]):
+    """Beyond 16 Angstrom (shell 4) the control's images hold noise alone."""
+    controlled = run_on(lambda project: None, "--noise_control", "16", "--steps", "25", snr=5)
+    curves = starfile.read(controlled.job / "gem_fsc.star", always_dict=True)
+    bands, shells = curves["fsc_control"], curves["fsc_control_shells"]
+    beyond = bands["gemControlIsBeyond"].astype(int).to_numpy() == 1
+    assert beyond.any()
+    found, error = (
+        bands[f"gemControlCrossValidatedFsc{name}"].astype(float).to_numpy()[beyond] for name in ("", "Error")
+    )
+    assert np.all(np.abs(found) < 4 * error)
+    data = curves["fsc_bands"]["gemCrossValidatedFsc"].astype(float).to_numpy()[beyond]
+    assert np.all(data > found + 5 * error), "the data have signal there"
+    model_free = shells["gemControlModelFreeHalfMapFsc"].astype(float).to_numpy()
+    assert model_free[1:3].min() > 0.8
+    assert np.abs(model_free[7:15].mean()) < 0.15

@@ -10,7 +10,7 @@ from gem_plugin.curve_checks import check_curve
 from gem_plugin.fsc import Shells
 from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.resampling import BandMeasures, resampled_error
-from tests.unit.linear_halves import Halves, N, band_truth, curve_of, simulated
+from tests.unit.linear_halves import Halves, Map, N, Pair, band_truth, curve_of, simulated
 
 SEEDS = 20
 
@@ -49,6 +49,37 @@ def test_both_error_bars_are_the_scatter_about_the_truth(halves: dict[str, float
         assert ratio.min() > 0.6, name
         assert ratio.max() < 2.2, name
     assert np.abs(np.log(theory / resampled)).max() < np.log(1.3)
+
+
+def turned(volume: Map, axes: tuple[int, ...]) -> Map:
+    """The map after half a turn about the axis that is not named, through the box centre."""
+    for axis in axes:
+        volume = np.roll(np.flip(volume, axis), 1, axis)
+    return volume
+
+
+def with_d2(halves: Halves) -> Halves:
+    def average(volume: Map) -> Map:
+        return sum(turned(volume, axes) for axes in ((), (0, 1), (1, 2), (0, 2))) / 4
+
+    def pair(maps: Pair) -> Pair:
+        return average(maps[0]), average(maps[1])
+
+    first, second = halves.quarters
+    return Halves(average(halves.truth), pair(halves.gaussian), pair(halves.model_free), (pair(first), pair(second)))
+
+
+def test_both_error_bars_know_that_symmetric_maps_hold_less() -> None:
+    curves, deviations = [], []
+    for seed in range(SEEDS):
+        halves = with_d2(simulated(seed, signal=5.0, shared_bias=0.5))
+        curves.append(curve_of(halves, order=4))
+        deviations.append(curves[-1].c_full - band_truth(halves, halves.mask, curves[-1]))
+    scatter = np.std(deviations, axis=0)
+    assert np.isfinite(scatter).sum() >= 4
+    for name in ("c_full_standard_error", "c_full_resampled_error"):
+        ratio = np.median([getattr(curve, name) for curve in curves], axis=0) / scatter
+        assert 1 / 1.5 < np.nanmedian(ratio) < 1.5, name
 
 
 def test_the_quarters_bar_follows_their_noise_and_the_order_of_the_group() -> None:
