@@ -6,6 +6,7 @@ truth, which no job on real particles can do.
 
 import argparse
 import dataclasses
+import math
 import os
 import shlex
 import sys
@@ -230,7 +231,8 @@ def _stated_resolution(path: Path) -> str:
     general = read_tables(path)["general"].frame.iloc[0]
     if str(general["gemIsResolutionClaimed"]) != "1":
         return "none claimed"
-    return f"{float(general['gemResolutionInAngstroms']):.2f} A"
+    resolution = float(general["gemResolutionInAngstroms"])
+    return "not crossed before Nyquist" if math.isnan(resolution) else f"{resolution:.2f} A"
 
 
 def _in_words(found: Comparison, project: Path) -> str:

@@ -33,14 +33,15 @@ def test_the_project_holds_what_was_simulated(project):
     assert "rlnPipeLineJobCounter" in (project / "default_pipeline.star").read_text()
 
 
-def write_results(project, ours, model_free):
+def write_results(project, ours, model_free, resolution="5.25"):
     job = project / demo.JOB_DIRECTORY
     shape = ours.shape
     write_map(job / file_names.COMBINED_MAP, ours, 2.0)
     for name in file_names.MODEL_FREE_HALF_MAPS:
         write_map(job / name, model_free, 2.0)
     write_map(job / file_names.MASK, np.ones(shape, np.float32), 2.0)
-    (job / file_names.FSC).write_text("data_general\n\n_gemIsResolutionClaimed 1\n_gemResolutionInAngstroms 5.25\n")
+    table = f"data_general\n\n_gemIsResolutionClaimed 1\n_gemResolutionInAngstroms {resolution}\n"
+    (job / file_names.FSC).write_text(table)
 
 
 def cut_off(data, shell):
@@ -58,6 +59,8 @@ def test_the_comparison_finds_how_far_each_map_is_true(project):
     assert found.model_free_resolution_in_angstroms == pytest.approx(128 / 10)
     assert found.gaussian_mean_fsc == pytest.approx(24 / 31, abs=0.01)
     assert found.stated == "5.25 A"
+    write_results(project, truth, truth, resolution="nan")
+    assert demo.compare_with_truth(project).stated == "not crossed before Nyquist"
 
 
 def test_an_inverted_map_is_never_called_good(project):
