@@ -161,7 +161,8 @@ def _draw_noise_control_fsc(axes: Axes, reconstruction: Reconstruction) -> None:
 
 def _draw_where_phases_are_random(axes: Axes, control: NoiseControl) -> None:
     axes.axhline(0.0, color=GREY, linewidth=0.6, zorder=1)
-    axes.axvline(1.0 / control.beyond_in_angstroms, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
+    begin = 1.0 / control.beyond_in_angstroms
+    axes.plot([begin, begin], [-0.1, 1.08], color="black", linewidth=0.9, linestyle=(0, (1, 2)))  # clear of the legend
 
 
 def _bands(curve: ResolutionCurve) -> Curve:
