@@ -200,6 +200,7 @@ def gather(
     for index in numba.prange(centres.shape[0]):
         j = order[index]
         s = np.zeros(10, dtype=np.float32)
+        weights = np.empty(n + LANES, dtype=np.float32)
         first_z, behind_z = _planes(centres[j, 2], cutoff_sigmas * factors[j, 6], n)
         for z in range(first_z, behind_z):
             dz = np.float32(z) - middle - centres[j, 2]
@@ -207,13 +208,12 @@ def gather(
             begin = z * n * n
             plane = tail[begin - tail_begin :] if begin >= tail_begin else flat[begin:]
             if walk.groups == 1:  # lengths that the compiler knows, as above
-                s0, su, sv, suu, suv, svv = gather_ellipse(plane, np.int32(LANES), n, start, rows, v, walk)
+                sums = gather_ellipse(plane, np.int32(LANES), n, start, rows, v, walk, weights)
             elif walk.groups == 2:
-                s0, su, sv, suu, suv, svv = gather_ellipse(plane, np.int32(2 * LANES), n, start, rows, v, walk)
+                sums = gather_ellipse(plane, np.int32(2 * LANES), n, start, rows, v, walk, weights)
             else:
-                s0, su, sv, suu, suv, svv = gather_ellipse(
-                    plane, np.int32(walk.groups * LANES), n, start, rows, v, walk
-                )
+                sums = gather_ellipse(plane, np.int32(walk.groups * LANES), n, start, rows, v, walk, weights)
+            s0, su, sv, suu, suv, svv = sums
             height = exp2_minus(fall)
             s[0] += height * s0
             s[1] += height * su

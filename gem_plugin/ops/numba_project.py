@@ -107,10 +107,11 @@ def scatter_views(
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _gather_image(image, ellipses, cutoff_sigmas, n, moments):  # type: ignore[no-untyped-def]
     """Moments of an image under unit peaks, with u = dx - slope dy: sums of 1, u, dy, u^2, u dy, dy^2."""
+    weights = np.empty(n + LANES, dtype=np.float32)
     for j in range(moments.shape[0]):
         start, rows, dy, walk = _walk(ellipses[j], cutoff_sigmas, n)
         lanes = np.int32(walk.groups * LANES)
-        m0, mu, my, muu, muy, myy = gather_ellipse(image, lanes, n, start, rows, dy, walk)
+        m0, mu, my, muu, muy, myy = gather_ellipse(image, lanes, n, start, rows, dy, walk, weights)
         m = moments[j]
         m[0], m[1], m[2], m[3], m[4], m[5] = m0, mu, my, muu, muy, myy
 

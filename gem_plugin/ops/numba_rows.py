@@ -25,6 +25,8 @@ FAST = {"nsz"}
 BITS = 0.5 / math.log(2)  # exp(-q / 2) = 2^-(BITS q)
 _LEAST_EXPONENT = np.float32(126)  # 2^-126 is the smallest normal float32
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(i) for i in range(2, 8))
+_C9, _C16, _C25, _C36, _C49 = (np.float32(i * i) for i in range(3, 8))
 _E0, _E1, _E2, _E3, _E4, _E5 = (  # 2^r for |r| <= 1/2 to 8e-8
     np.float32(c)
     for c in np.polynomial.Chebyshev.interpolate(np.exp2, 5, [-0.5, 0.5]).convert(kind=np.polynomial.Polynomial).coef
@@ -98,16 +100,42 @@ def scatter_row(row, lanes, walk, u, largest, exponent, peak):  # type: ignore[n
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def gather_row(row, lanes, walk, u, largest, exponent):  # type: ignore[no-untyped-def]
-    """Sums of w, w x, w x^2 with w = row 2^-(exponent + qxx x^2) over those of `lanes` with x <= largest."""
-    s0 = s1 = s2 = _ZERO
+def _weigh(weights, lanes, walk, u, largest, exponent):  # type: ignore[no-untyped-def]
+    """2^-(exponent + qxx x^2) for those of `lanes` pixels with x <= largest, else 0; x is u at the first."""
     for i in range(lanes):
         x = u + np.float32(i)
-        weighted = row[i] * exp2_minus(exponent + walk.qxx * x * x)
-        weighted = weighted if x <= largest else _ZERO
-        s0 += weighted
-        s1 += weighted * x
-        s2 += weighted * x * x
+        value = exp2_minus(exponent + walk.qxx * x * x)
+        weights[i] = value if x <= largest else _ZERO
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
+def gather_row(row, lanes, walk, u, largest, exponent, weights):  # type: ignore[no-untyped-def]
+    """Sums of w, w x, w x^2 with w = row 2^-(exponent + qxx x^2) over those of `lanes` with x <= largest.
+
+    The order of the sums is written out: left to the compiler, it would differ from one compilation to the next.
+    """
+    _weigh(weights, lanes, walk, u, largest, exponent)
+    s0 = s1 = s2 = _ZERO
+    for i in range(0, lanes, LANES):
+        w0, w1, w2, w3 = (
+            weights[i] * row[i],
+            weights[i + 1] * row[i + 1],
+            weights[i + 2] * row[i + 2],
+            weights[i + 3] * row[i + 3],
+        )
+        w4, w5, w6, w7 = (
+            weights[i + 4] * row[i + 4],
+            weights[i + 5] * row[i + 5],
+            weights[i + 6] * row[i + 6],
+            weights[i + 7] * row[i + 7],
+        )
+        m0 = ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7))
+        m1 = (w1 + _C2 * w2) + (_C3 * w3 + _C4 * w4) + ((_C5 * w5 + _C6 * w6) + _C7 * w7)
+        m2 = (w1 + _C4 * w2) + (_C9 * w3 + _C16 * w4) + ((_C25 * w5 + _C36 * w6) + _C49 * w7)
+        x = u + np.float32(i)
+        s0 += m0
+        s1 += m1 + x * m0
+        s2 += m2 + x * (m1 + m1 + x * m0)
     return s0, s1, s2
 
 
@@ -122,12 +150,17 @@ def scatter_ellipse(pixels, lanes, n, start, rows, v, walk, peak):  # type: igno
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def gather_ellipse(pixels, lanes, n, start, rows, v, walk):  # type: ignore[no-untyped-def]
-    """Sums of 1; u, v; uu, uv, vv under the ellipse of a Gaussian of peak 1 in its middle."""
+def gather_ellipse(pixels, lanes, n, start, rows, v, walk, weights):  # type: ignore[no-untyped-def]
+    """Sums of 1; u, v; uu, uv, vv under the ellipse of a Gaussian of peak 1 in its middle.
+
+    Parameters
+    ----------
+    weights : [>= lanes] float32, to work in
+    """
     s0 = su = sv = suu = suv = svv = _ZERO
     for _ in range(rows):
         first, u, largest, exponent = row_of(walk, v)
-        r0, ru, ruu = gather_row(pixels[start + first :], lanes, walk, u, largest, exponent)
+        r0, ru, ruu = gather_row(pixels[start + first :], lanes, walk, u, largest, exponent, weights)
         s0 += r0
         su += ru
         sv += r0 * v
