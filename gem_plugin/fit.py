@@ -40,18 +40,34 @@ class DataTerm(Protocol):
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a fit steps. Rates are a step's size at the start; they fall along a cosine to `final_rate` of it."""
+    """How a fit steps. Rates are a step's size at the start; they fall along a cosine to `final_rate` of it.
+
+    The defaults are for a gradient without noise: large steps and a short memory.
+    """
 
     n_steps: int
     schedule_steps: int  # the length of the cosine; a fit may be stopped before its end
-    centre_rate_px: float = 0.10
-    log_scale_rate: float = 0.02
-    quaternion_rate: float = 0.02
-    amplitude_rate: float = 0.04  # of the softplus argument
-    betas: tuple[float, float] = (0.85, 0.98)
+    centre_rate_px: float = 0.20
+    log_scale_rate: float = 0.05
+    quaternion_rate: float = 0.06
+    amplitude_rate: float = 0.01  # of the softplus argument
+    betas: tuple[float, float] = (0.7, 0.95)
     final_rate: float = 0.03
     smallest_scale_voxels: float = 0.7  # of the term's grid: the samples of narrower ones are no longer Gaussian
     largest_scale_px: float = 4.0
+
+
+def stochastic_settings(n_steps: int, schedule_steps: int) -> FitSettings:
+    """For the gradient of some particles at a time, which has noise to be averaged over steps."""
+    return FitSettings(
+        n_steps,
+        schedule_steps,
+        centre_rate_px=0.10,
+        log_scale_rate=0.02,
+        quaternion_rate=0.02,
+        amplitude_rate=0.04,
+        betas=(0.85, 0.98),
+    )
 
 
 @dataclass(frozen=True)

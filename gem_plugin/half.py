@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.config import ReconstructionConfig
-from gem_plugin.fit import DataTerm, FitSettings, FitState, GaussianFit
-from gem_plugin.gaussians.model import Gaussians
+from gem_plugin.fit import DataTerm, FitSettings, FitState, GaussianFit, stochastic_settings
+from gem_plugin.gaussians.model import Gaussians, averaged
 from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
 from gem_plugin.half_data import QuarterSets, accumulate_quarters, model_free_map
 from gem_plugin.image_term import PARTICLES_PER_STEP, ImageTerm
@@ -29,7 +29,8 @@ from gem_plugin.run import Run
 from gem_plugin.spreading import fast_even_size
 from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice
 
-COLLAPSED_SCHEDULE_STEPS = 100
+COLLAPSED_SCHEDULE_STEPS = 40
+FITS = 2  # of a half, from other random draws, whose maps are averaged: what only one of them made is mostly noise
 IMAGES_SCHEDULE_EPOCHS = 10
 FEWEST_IMAGES_SCHEDULE_STEPS = 300
 
@@ -81,7 +82,8 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     half = _Half(name, particles, quarters, start, n_gaussians, run)
     plan = _plan_steps(half, np.random.default_rng(quarter_seed))
     run.monitor.note(f"{name}: {n_gaussians} Gaussians, {plan.n_steps} steps{_why(run.config, plan)}")
-    gaussians, history = _fit(half, equations, plan, np.random.default_rng(half_seed))
+    fits, history = _fit(half, equations, plan, np.random.default_rng(half_seed))
+    gaussians = averaged(fits)
     return HalfResult(
         half_set=half_set,
         n_particles=equations.n_particles,
@@ -91,7 +93,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         quarter_maps=quarters.maps,
         noise_power=quarters.noise.power,
         history=_with_scores(history, plan.scores),
-        particles=_judge_particles(half, gaussians),
+        particles=_judge_particles(half, fits[0]),
     )
 
 
@@ -166,7 +168,8 @@ def _plan_steps(half: _Half, generator: np.random.Generator) -> StepPlan:
             raise _EnoughError
 
     with _data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
-        fit = GaussianFit(term, half.place(generator), FitSettings(steps, steps), double=run.engine == "reference")
+        settings = _settings(run.config, steps, steps)
+        fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         with contextlib.suppress(_EnoughError):
             fit.run(on_step)
     return StepPlan(choice.for_the_half(steps), steps, choice)
@@ -178,28 +181,37 @@ class _EnoughError(Exception):
 
 def _fit(
     half: _Half, equations: NormalEquations, plan: StepPlan, generator: np.random.Generator
-) -> tuple[Gaussians, FitHistory]:
-    steps: list[int] = []
+) -> tuple[list[Gaussians], FitHistory]:
+    """Fit the half as often as is averaged; the history is that of the first fit."""
+    config = half.run.config
+    n_fits = 1 if config.n_gaussians or config.fit == "images" else FITS
     losses: list[float] = []
     boxes: list[int] = []
     monitor = half.run.monitor
-    monitor.stage(f"{half.name}: fitting {half.n_gaussians} Gaussians", plan.n_steps, "steps")
+    total = n_fits * plan.n_steps
+    monitor.stage(f"{half.name}: fitting {n_fits * half.n_gaussians} Gaussians", total, "steps")
+    fits: list[Gaussians] = []
 
     def on_step(state: FitState) -> None:
-        steps.append(state.step)
-        losses.append(state.loss / equations.n_particles)
-        boxes.append(state.box_size_px)
-        monitor.advance(state.step, loss=losses[-1])
+        loss = state.loss / equations.n_particles
+        if not fits:
+            losses.append(loss)
+            boxes.append(state.box_size_px)
+        monitor.advance(len(fits) * plan.n_steps + state.step, loss=loss)
 
-    start = half.place(generator)
-    settings = FitSettings(plan.n_steps, plan.schedule_steps)
+    settings = _settings(config, plan.n_steps, plan.schedule_steps)
     with _data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
-        gaussians = GaussianFit(term, start, settings, double=half.run.engine == "reference").run(on_step)
-    n = len(steps)
-    history = FitHistory(
-        np.array(steps), np.array(losses), np.array(boxes), np.full(n, np.nan), np.full(n, len(gaussians))
-    )
-    return gaussians, history
+        for _ in range(n_fits):
+            start = half.place(generator)
+            fits.append(GaussianFit(term, start, settings, double=half.run.engine == "reference").run(on_step))
+    n = len(losses)
+    counts = np.full(n, n_fits * half.n_gaussians)
+    history = FitHistory(np.arange(1, n + 1), np.array(losses), np.array(boxes), np.full(n, np.nan), counts)
+    return fits, history
+
+
+def _settings(config: ReconstructionConfig, n_steps: int, schedule: int) -> FitSettings:
+    return stochastic_settings(n_steps, schedule) if config.fit == "images" else FitSettings(n_steps, schedule)
 
 
 def _judge_particles(half: _Half, gaussians: Gaussians) -> ParticleResults:

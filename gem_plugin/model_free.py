@@ -17,8 +17,8 @@ from gem_plugin.normal_equations import NormalEquations, Operator
 Map = NDArray[np.floating[Any]]
 Apply = Callable[[Map], Map]
 
-ITERATIONS = 10  # conjugate gradients, preconditioned; more change the map by less than its noise
-RIDGE = 1e-3  # of the mean weight of a shell, against directions and frequencies that no particle saw
+ITERATIONS = 5  # conjugate gradients, preconditioned: with this ridge more change nothing
+RIDGE = 0.1  # of the mean weight of a shell, against directions and frequencies that few particles saw
 SPHERE_EDGE_PX = 3.0
 
 

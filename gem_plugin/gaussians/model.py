@@ -23,3 +23,19 @@ class Gaussians:
 
     def __len__(self) -> int:
         return len(self.amplitudes)
+
+
+def averaged(fits: "list[Gaussians]") -> Gaussians:
+    """The Gaussians of the mean of some maps: all of them together, with amplitudes divided by the number of maps.
+
+    Parameters
+    ----------
+    fits : at least one, of one point group
+    """
+    return Gaussians(
+        np.concatenate([fit.centres_px for fit in fits]),
+        np.concatenate([fit.log_scales for fit in fits]),
+        np.concatenate([fit.quaternions for fit in fits]),
+        (np.concatenate([fit.amplitudes for fit in fits]) / len(fits)).astype(np.float32),
+        fits[0].symmetry,
+    )

@@ -15,7 +15,7 @@ from gem_plugin.spreading import fast_even_size
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 
-START_SCALE_PX = 1.2
+START_SCALE_PX = 0.9
 PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
 SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
 GAUSSIANS_PER_BIT = 1.5
