@@ -35,7 +35,9 @@ def solve_model_free(
     n_threads: int,
     last_shell: int | None = None,
 ) -> Map:
-    """Solve (T + ridge) v = b within the support sphere.
+    """Solve (T + ridge) v = (1 + RIDGE) b within the support sphere.
+
+    The factor keeps the greyscale: where a shell is evenly sampled, the ridge is RIDGE times its weight.
 
     With the equations of `gem_plugin.symmetric_equations` the map has the group's symmetry, as RELION's has, which adds
     every particle in all its symmetric poses.
@@ -81,7 +83,8 @@ def solve_model_free(
     def precondition(volume: Map) -> Map:
         return sphere * filtered(sphere * volume, inverse)
 
-    return sphere * _conjugate_gradients(apply, precondition, project(equations.right_side))
+    scale = np.float32(1 + RIDGE)
+    return sphere * _conjugate_gradients(apply, precondition, scale * project(equations.right_side))
 
 
 def _conjugate_gradients(apply: Apply, precondition: Apply, right_side: Map) -> Map:
