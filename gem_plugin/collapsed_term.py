@@ -63,6 +63,12 @@ class CollapsedTerm:
         volume.backward(torch.from_numpy(np.ascontiguousarray(gradient)).to(volume.dtype))  # type: ignore[no-untyped-call]
         return loss
 
+    def residual(self, unit: Tensors) -> NDArray[Any]:
+        """T v - b, negative where the data want more density, on the grid on which the Gaussians are drawn."""
+        with torch.no_grad():
+            volume = moved_sum(_array(self._draw(unit, self._full)), self._moving)
+        return self._full.loss_and_gradient(volume)[1]
+
     def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises L."""
         with torch.no_grad():

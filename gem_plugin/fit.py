@@ -99,7 +99,7 @@ class GaussianFit:
 
     def __init__(self, term: DataTerm, start: Gaussians, settings: FitSettings, *, double: bool = False) -> None:
         self.settings = settings
-        self._term = term
+        self.term = term
         self._symmetry = start.symmetry
         self._smallest_scale_px = settings.smallest_scale_voxels / term.voxels_per_px
         self._reach_px = max(term.radius_px - EDGE_PX, 1.0)
@@ -108,8 +108,8 @@ class GaussianFit:
         def parameter(values: NDArray[np.float32]) -> torch.Tensor:
             return torch.tensor(values, dtype=kind, requires_grad=True)
 
-        self._centres = parameter(start.centres_px)
-        self._log_scales = parameter(start.log_scales)
+        self.centres = parameter(start.centres_px)
+        self.log_scales = parameter(start.log_scales)
         self._quaternions = parameter(start.quaternions)
         self._unit = float(np.mean(start.amplitudes))
         relative = np.maximum(start.amplitudes / self._unit, 1e-6)
@@ -120,7 +120,7 @@ class GaussianFit:
             settings.quaternion_rate,
             settings.amplitude_rate,
         ]
-        parameters = [self._centres, self._log_scales, self._quaternions, self._softplus_argument]
+        parameters = [self.centres, self.log_scales, self._quaternions, self._softplus_argument]
         groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters, self._rates, strict=True)]
         self._optimiser = torch.optim.Adam(groups, betas=settings.betas)
         self._match_greyscale()
@@ -129,8 +129,8 @@ class GaussianFit:
         """The Gaussians as they are now."""
         with torch.no_grad():
             return Gaussians(
-                self._centres.float().numpy().copy(),
-                self._log_scales.float().numpy().copy(),
+                self.centres.float().numpy().copy(),
+                self.log_scales.float().numpy().copy(),
                 torch.nn.functional.normalize(self._quaternions, dim=1).float().numpy().copy(),
                 self._amplitudes().float().numpy().copy(),
                 self._symmetry,
@@ -140,20 +140,26 @@ class GaussianFit:
         """Take the settings' steps; `on_step` is called after each and may raise to stop."""
         for step in range(self.settings.n_steps):
             loss = self._step(step)
-            box_size_px = self._term.box_size_at(step, self.settings.schedule_steps)
+            box_size_px = self.term.box_size_at(step, self.settings.schedule_steps)
             on_step(FitState(step + 1, loss, box_size_px, self.gaussians))
         return self.gaussians()
 
     def _amplitudes(self) -> torch.Tensor:
         return self._unit * torch.nn.functional.softplus(self._softplus_argument)
 
-    def _asymmetric_unit(self) -> Tensors:
-        return self._centres, self._log_scales, self._quaternions, self._amplitudes()
+    def unit(self) -> Tensors:
+        """Centres, log-scales, quaternions and amplitudes of one asymmetric unit, in px, as autograd sees them."""
+        return self.centres, self.log_scales, self._quaternions, self._amplitudes()
+
+    def set_amplitudes(self, amplitudes: torch.Tensor) -> None:
+        """Replace the amplitudes, [N] > 0; widths, centres and the optimiser's memory stay."""
+        with torch.no_grad():
+            self._softplus_argument.copy_(torch.log(torch.expm1((amplitudes / self._unit).clamp(1e-6, 50))))
 
     def _match_greyscale(self) -> None:
         """Scale all amplitudes to the data: the one linear least-squares step that is free."""
         with torch.no_grad():
-            scale = self._term.best_scale(self._asymmetric_unit())
+            scale = self.term.best_scale(self.unit())
         if math.isfinite(scale) and scale > 0:
             self._unit *= scale
 
@@ -163,7 +169,7 @@ class GaussianFit:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._optimiser.zero_grad(set_to_none=True)
-        loss = self._term.backward(self._asymmetric_unit(), step, self.settings.schedule_steps)
+        loss = self.term.backward(self.unit(), step, self.settings.schedule_steps)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the fit diverged at step {step + 1}: its loss is {loss}; look for extreme pixel values in the"
@@ -171,6 +177,6 @@ class GaussianFit:
             )
         self._optimiser.step()
         with torch.no_grad():
-            self._centres.clamp_(-self._reach_px, self._reach_px)
-            self._log_scales.clamp_(math.log(self._smallest_scale_px), math.log(self.settings.largest_scale_px))
+            self.centres.clamp_(-self._reach_px, self._reach_px)
+            self.log_scales.clamp_(math.log(self._smallest_scale_px), math.log(self.settings.largest_scale_px))
         return loss

@@ -45,8 +45,8 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
-class _Half:
-    """What the fits of one half need."""
+class HalfData:
+    """What the fits of one half need: its particles, their two arrays, and where its Gaussians start."""
 
     name: str
     particles: Particles
@@ -56,6 +56,7 @@ class _Half:
     run: Run
 
     def place(self, generator: np.random.Generator) -> Gaussians:
+        """A random draw of Gaussians on the start density."""
         group = self.run.group
         return place_gaussians(self.start.density, self.n_gaussians, generator, group.name, group.order)
 
@@ -79,7 +80,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     start = start_density(quarters.maps, run.radius_px)
     pixel = particles.optics.pixel_size_in_angstroms
     n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start, pixel)) // run.group.order, 1)
-    half = _Half(name, particles, quarters, start, n_gaussians, run)
+    half = HalfData(name, particles, quarters, start, n_gaussians, run)
     plan = _plan_steps(half, np.random.default_rng(quarter_seed))
     run.monitor.note(f"{name}: {n_gaussians} Gaussians, {plan.n_steps} steps{_why(run.config, plan)}")
     fits, history = _fit(half, equations, plan, np.random.default_rng(half_seed))
@@ -106,8 +107,8 @@ def _why(config: ReconstructionConfig, plan: StepPlan) -> str:
 
 
 @contextlib.contextmanager
-def _data_term(
-    half: _Half, equations: NormalEquations, indices: NDArray[np.int64], generator: np.random.Generator
+def data_term(
+    half: HalfData, equations: NormalEquations, indices: NDArray[np.int64], generator: np.random.Generator
 ) -> Iterator[DataTerm]:
     """The likelihood of some particles of the half: image by image, or collapsed in the box that holds the density."""
     run = half.run
@@ -145,7 +146,7 @@ def schedule_steps(config: ReconstructionConfig, n_particles: int) -> int:
     return COLLAPSED_SCHEDULE_STEPS
 
 
-def _plan_steps(half: _Half, generator: np.random.Generator) -> StepPlan:
+def _plan_steps(half: HalfData, generator: np.random.Generator) -> StepPlan:
     """Fit quarter A, score on quarter B, and give the half its steps."""
     run, quarters = half.run, half.quarters
     steps = schedule_steps(run.config, sum(len(part) for part in quarters.indices))
@@ -167,7 +168,7 @@ def _plan_steps(half: _Half, generator: np.random.Generator) -> StepPlan:
         ):
             raise _EnoughError
 
-    with _data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
+    with data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
         settings = _settings(run.config, steps, steps)
         fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         with contextlib.suppress(_EnoughError):
@@ -180,7 +181,7 @@ class _EnoughError(Exception):
 
 
 def _fit(
-    half: _Half, equations: NormalEquations, plan: StepPlan, generator: np.random.Generator
+    half: HalfData, equations: NormalEquations, plan: StepPlan, generator: np.random.Generator
 ) -> tuple[list[Gaussians], FitHistory]:
     """Fit the half as often as is averaged; the history is that of the first fit."""
     config = half.run.config
@@ -200,7 +201,7 @@ def _fit(
         monitor.advance(len(fits) * plan.n_steps + state.step, loss=loss)
 
     settings = _settings(config, plan.n_steps, plan.schedule_steps)
-    with _data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
+    with data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
         for _ in range(n_fits):
             start = half.place(generator)
             fits.append(GaussianFit(term, start, settings, double=half.run.engine == "reference").run(on_step))
@@ -214,7 +215,7 @@ def _settings(config: ReconstructionConfig, n_steps: int, schedule: int) -> FitS
     return stochastic_settings(n_steps, schedule) if config.fit == "images" else FitSettings(n_steps, schedule)
 
 
-def _judge_particles(half: _Half, gaussians: Gaussians) -> ParticleResults:
+def _judge_particles(half: HalfData, gaussians: Gaussians) -> ParticleResults:
     """Compare each particle with the projection of the half's Gaussians; warn of groups that do not fit."""
     run = half.run
     indices = np.sort(np.concatenate(half.quarters.indices))
