@@ -148,7 +148,10 @@ def _statement(
             f"{head}, the cross-validated correlation of the same fit is {found} and should be 0: the half sets share"
             " noise (the same particles or images in both?), or the mask correlates; do not trust the resolution"
         )
-    return f"{head}, the cross-validated correlation of the same fit is 0 within its error there: at most {found}"
+    return (
+        f"{head}, the cross-validated correlation of the same fit is nowhere above 0 by {SIGNIFICANCE:.0f} errors there:"
+        f" at most {found}"
+    )
 
 
 @dataclass(frozen=True)

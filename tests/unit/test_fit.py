@@ -1,6 +1,5 @@
 """The fit of one half: it climbs the likelihood, all 11 numbers move, and it stops when told."""
 
-
 import numpy as np
 import pytest
 

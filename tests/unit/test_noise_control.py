@@ -115,7 +115,7 @@ def test_noise_is_no_signal_and_its_error_is_known() -> None:
         assert np.abs(control.model_free_fsc[12:]).max() < 0.3
         assert control.c_full[0] > 0.9
         assert not control.is_alarming
-        assert "0 within its error" in control.statement
+        assert "nowhere above 0" in control.statement
     spread = np.concatenate(values)
     assert abs(spread.mean()) < 0.6
     assert 0.6 < spread.std() < 1.5
