@@ -16,7 +16,7 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.fit import DataTerm, FitSettings, FitState, GaussianFit, stochastic_settings
 from gem_plugin.gaussians.model import Gaussians, averaged
 from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
-from gem_plugin.half_data import QuarterSets, accumulate_quarters, model_free_map
+from gem_plugin.half_data import QuarterSets, accumulate_quarters
 from gem_plugin.image_term import PARTICLES_PER_STEP, ImageTerm
 from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
@@ -76,7 +76,6 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     split_seed, noise_seed, quarter_seed, half_seed = seeds.spawn(4)
     quarters = accumulate_quarters(particles, half_set, run, name, split_seed, noise_seed)
     equations = quarters.equations[0] + quarters.equations[1]
-    model_free = model_free_map(equations, run, name)
     start = start_density(quarters.maps, run.radius_px)
     pixel = particles.optics.pixel_size_in_angstroms
     n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start, pixel)) // run.group.order, 1)
@@ -90,7 +89,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         n_particles=equations.n_particles,
         gaussians=gaussians,
         gaussian_map=gaussian_map(gaussians, run.plane.box_size_px, run.render_box_px, engine=run.engine),
-        model_free_map=model_free,
+        model_free_map=quarters.half_map,
         quarter_maps=quarters.maps,
         noise_power=quarters.noise.power,
         history=_with_scores(history, plan.scores),

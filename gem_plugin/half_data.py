@@ -14,7 +14,7 @@ from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphe
 from gem_plugin.noise import Noise, measure_noise, noise_power_at
 from gem_plugin.normal_equations import Accumulator, NormalEquations
 from gem_plugin.run import Run
-from gem_plugin.symmetric_equations import symmetric_equations
+from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
 
 Map = NDArray[np.floating[Any]]
@@ -28,7 +28,8 @@ class QuarterSets:
 
     indices: tuple[NDArray[np.int64], NDArray[np.int64]]  # rows of the particle table
     equations: tuple[NormalEquations, NormalEquations]
-    maps: tuple[Map, Map]  # model-free
+    maps: tuple[Map, Map]  # model-free, with the particle's symmetry
+    half_map: Map  # the same of both parts together
     noise: Noise
 
 
@@ -69,29 +70,23 @@ def accumulate_quarters(
                 run.monitor.advance(done)
             sums.append(accumulator.finish())
             run.monitor.advance(done)
-    plain = tuple(_plain_map(equations, run) for equations in sums)
-    run.monitor.advance(done)
+    on_pixels = (sums[0].crop(run.plane.box_size_px), sums[1].crop(run.plane.box_size_px))
+    run.monitor.stage(f"{name}: maps without Gaussians", 3, "maps")
+    plain = (_solved(on_pixels[0], run), _solved(on_pixels[1], run))
+    run.monitor.advance(2)
+    reach = run.radius_px + SPHERE_EDGE_PX
+    symmetric = symmetric_pair(on_pixels, run.group, reach, run.n_threads, lambda: run.monitor.advance(2))
+    whole = _solved(symmetric[0] + symmetric[1], run)
+    run.monitor.advance(3)
     if run.group.order == 1:
-        return QuarterSets(parts, (sums[0], sums[1]), (plain[0], plain[1]), noise)
-    first, second = (model_free_map(equations, run, f"{name}, quarter {q}") for q, equations in enumerate(sums, 1))
+        return QuarterSets(parts, (sums[0], sums[1]), plain, whole, noise)
+    maps = (_solved(symmetric[0], run), _solved(symmetric[1], run))
     sphere = support_sphere(run.plane.box_size_px, run.radius_px)
-    sentence = symmetry_sentence(run.group.name, (plain[0], plain[1]), (first, second), sphere)
+    sentence = symmetry_sentence(run.group.name, plain, maps, sphere)
     if sentence:
         run.monitor.warn(f"{name}: {sentence}")
-    return QuarterSets(parts, (sums[0], sums[1]), (first, second), noise)
+    return QuarterSets(parts, (sums[0], sums[1]), maps, whole, noise)
 
 
-def model_free_map(equations: NormalEquations, run: Run, name: str) -> Map:
-    """The model-free map of a half or quarter set, with the particle's symmetry."""
-    run.monitor.stage(f"{name}: map without Gaussians", 1, "maps")
-    on_pixels = equations.crop(run.plane.box_size_px)
-    reach = run.radius_px + SPHERE_EDGE_PX
-    symmetric = symmetric_equations(on_pixels, run.group, reach, run.n_threads, lambda: run.monitor.advance(0))
-    solved = solve_model_free(symmetric, run.radius_px, run.n_threads, run.last_shell)
-    run.monitor.advance(1)
-    return solved
-
-
-def _plain_map(equations: NormalEquations, run: Run) -> Map:
-    on_pixels = equations.crop(run.plane.box_size_px)
-    return solve_model_free(on_pixels, run.radius_px, run.n_threads, run.last_shell)
+def _solved(equations: NormalEquations, run: Run) -> Map:
+    return solve_model_free(equations, run.radius_px, run.n_threads, run.last_shell)

@@ -149,8 +149,8 @@ def _statement(
             " noise (the same particles or images in both?), or the mask correlates; do not trust the resolution"
         )
     return (
-        f"{head}, the cross-validated correlation of the same fit is nowhere above 0 by {SIGNIFICANCE:.0f} errors there:"
-        f" at most {found}"
+        f"{head}, the cross-validated correlation of the same fit is nowhere above 0 by {SIGNIFICANCE:.0f} errors"
+        f" there: at most {found}"
     )
 
 

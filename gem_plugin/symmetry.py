@@ -86,14 +86,14 @@ def _closure(generators: list[tuple[int, tuple[float, float, float]]]) -> Floats
 
 
 def symmetrise(
-    volume: Map,
+    volume: NDArray[Any],
     group: PointGroup,
     n_threads: int,
     *,
     radius_px: float | None = None,
     is_even: bool = False,
     between: Callable[[], None] = lambda: None,
-) -> Map:
+) -> NDArray[Any]:
     """The mean of a map over a group.
 
     Operators that carry voxels onto voxels, which form a subgroup, only move them. For one operator of each of its
@@ -101,7 +101,7 @@ def symmetrise(
 
     Parameters
     ----------
-    volume : [n, n, n], zero outside the sphere that the box holds
+    volume : [n, n, n], zero outside the sphere that the box holds; complex for two maps at the price of one
     radius_px : radius outside which the mean is not wanted and set to zero; by default that of the box's sphere
     is_even : whether v(-r) = v(r), which halves the work
     between : called between parts of the work; may raise to end it
@@ -116,10 +116,11 @@ def symmetrise(
     inside = wanted.copy()
     if is_even:
         inside[: n // 2] = False
-    total = moved[inside].astype(np.float64)
+    is_pair = np.iscomplexobj(volume)
+    total = moved[inside].astype(np.complex128 if is_pair else np.float64)
     if len(representatives) > 1:
         total += _rotated_sum(moved, representatives[1:], np.argwhere(inside) - n // 2, n_threads, between)
-    mean = np.zeros(volume.shape, dtype=np.float32)
+    mean = np.zeros(volume.shape, dtype=np.complex64 if is_pair else np.float32)
     mean[inside] = total / group.order
     if is_even:
         mean[1 : n // 2, 1:, 1:] = mean[n // 2 + 1 :, 1:, 1:][::-1, ::-1, ::-1]
@@ -144,7 +145,7 @@ def cosets(operators: Floats) -> tuple[Floats, Floats]:
 
 
 def _rotated_sum(
-    volume: Map, operators: Floats, zyx: NDArray[np.int64], n_threads: int, between: Callable[[], None]
+    volume: NDArray[Any], operators: Floats, zyx: NDArray[np.int64], n_threads: int, between: Callable[[], None]
 ) -> Floats:
     """Sum over operators of v(R r) at voxels r, [len(zyx)]."""
     n = volume.shape[0]
@@ -152,7 +153,7 @@ def _rotated_sum(
     series[0] = series[:, 0] = series[:, :, 0] = 0  # the Nyquist planes have no partner on the other side
     xyz = (zyx[:, ::-1].T * (2 * np.pi / n)).astype(np.float32)
     at_once = max(_POINTS_AT_ONCE // xyz.shape[1], 1)  # each call transforms the series anew
-    total = np.zeros(xyz.shape[1])
+    total = np.zeros(xyz.shape[1], dtype=np.complex128)
     for start in range(0, len(operators), at_once):
         between()
         turned = np.einsum("gij,jp->igp", operators[start : start + at_once].astype(np.float32), xyz)
@@ -160,11 +161,11 @@ def _rotated_sum(
         values = finufft.nufft3d2(
             z, y, x, series, eps=_TOLERANCE, isign=1, nthreads=n_threads, upsampfac=1.25, showwarn=0
         )
-        total += values.real.reshape(-1, xyz.shape[1]).sum(axis=0)
-    return total
+        total += values.reshape(-1, xyz.shape[1]).sum(axis=0)
+    return total if np.iscomplexobj(volume) else total.real
 
 
-def moved_sum(volume: Map, operators: Floats) -> Map:
+def moved_sum(volume: NDArray[Any], operators: Floats) -> NDArray[Any]:
     """Sum of v(R r) over operators that carry voxels onto voxels, [n, n, n], n even.
 
     The voxels at coordinate -n/2 have no partner on the other side: they are taken for zero, and so is the sum there.
@@ -178,7 +179,7 @@ def moved_sum(volume: Map, operators: Floats) -> Map:
     return total
 
 
-def _moved(volume: Map, operator: Floats) -> Map:
+def _moved(volume: NDArray[Any], operator: Floats) -> NDArray[Any]:
     """v(R r) for an operator that carries voxels onto voxels; `volume` has the centre in its middle."""
     turn = np.rint(operator[::-1, ::-1]).astype(int)  # on z, y, x
     source = np.abs(turn).argmax(axis=1)  # component of r that stands on each axis of v

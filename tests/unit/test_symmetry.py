@@ -231,3 +231,12 @@ def test_it_is_said_that_nothing_can_be_said() -> None:
     sentence = symmetry_sentence("D2", (maps[0], maps[1]), (averaged[0], averaged[1]), support_sphere(N, 14))
     assert sentence is not None
     assert "taken on trust" in sentence
+
+
+def test_two_maps_are_turned_at_the_price_of_one() -> None:
+    generator = np.random.default_rng(4)
+    first, second = (generator.standard_normal((24, 24, 24)).astype(np.float32) for _ in range(2))
+    group = point_group("D3")
+    both = symmetrise((first + 1j * second).astype(np.complex64), group, 1)
+    assert relative_error(both.real, symmetrise(first, group, 1)) < 1e-3
+    assert relative_error(both.imag, symmetrise(second, group, 1)) < 1e-3
