@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 from gem_plugin import conventions
 from gem_plugin.errors import OptionError
 
-Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 
 NAMES = "C1, C2, ... D1, D2, ... T, O, I, I1, I2, I3, I4"
