@@ -50,7 +50,7 @@ def _check_error_bars(curve: ResolutionCurve) -> list[str]:
         return []
     return [
         f"the two error bars of the resolution's bands disagree: {_list(theory)} from theory, {_list(resampled)} from"
-        " the quarter sets; take the larger for the truth"
+        " the quarter sets; the resolution is stated with the larger where that is the quarter sets'"
     ]
 
 

@@ -1,5 +1,6 @@
 """One half set as a stream of centred Fourier data with poses and CTFs, read ahead in bounded memory."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class FourierBatch:
     rotations: NDArray[np.float64]  # [m, 3, 3] of the map
     observed: NDArray[np.complex64]  # [m, points] transforms, particle at the centre
     ctf: NDArray[np.float32]  # [m, points]
+    digests: NDArray[np.uint64]  # [m] of the images' pixels: equal images have equal digests
 
 
 def read_order(particles: Particles, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -54,7 +56,12 @@ def fourier_batch(
         conventions.rotation_matrices(particles.euler_angles_deg[indices]),
         observed,
         contrast_transfer(particles, indices, plane).astype(np.float32),
+        np.array([_digest(image) for image in images], dtype=np.uint64),
     )
+
+
+def _digest(image: NDArray[np.float32]) -> int:
+    return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little")
 
 
 def stream(

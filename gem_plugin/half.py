@@ -81,7 +81,9 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start, pixel)) // run.group.order, 1)
     half = HalfData(name, particles, quarters, start, n_gaussians, run)
     plan = _plan_steps(half, np.random.default_rng(quarter_seed))
-    run.monitor.note(f"{name}: {n_gaussians} Gaussians, {plan.n_steps} steps{_why(run.config, plan)}")
+    fits_of = "" if _n_fits(run.config) == 1 else f"{_n_fits(run.config)} fits of "
+    each = "" if _n_fits(run.config) == 1 else " each"
+    run.monitor.note(f"{name}: {fits_of}{n_gaussians} Gaussians, {plan.n_steps} steps{each}{_why(run.config, plan)}")
     fits, history = _fit(half, equations, plan, np.random.default_rng(half_seed))
     gaussians = averaged(fits)
     return HalfResult(
@@ -94,6 +96,8 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         noise_power=quarters.noise.power,
         history=_with_scores(history, plan.scores),
         particles=_judge_particles(half, fits[0]),
+        image_digests=quarters.digests,
+        unseen_share=quarters.unseen_share,
     )
 
 
@@ -184,7 +188,7 @@ def _fit(
 ) -> tuple[list[Gaussians], FitHistory]:
     """Fit the half as often as is averaged; the history is that of the first fit."""
     config = half.run.config
-    n_fits = 1 if config.n_gaussians or config.fit == "images" else FITS
+    n_fits = _n_fits(config)
     losses: list[float] = []
     boxes: list[int] = []
     monitor = half.run.monitor
@@ -208,6 +212,11 @@ def _fit(
     counts = np.full(n, n_fits * half.n_gaussians)
     history = FitHistory(np.arange(1, n + 1), np.array(losses), np.array(boxes), np.full(n, np.nan), counts)
     return fits, history
+
+
+def _n_fits(config: ReconstructionConfig) -> int:
+    """One where the number of Gaussians was given: it is kept to."""
+    return 1 if config.n_gaussians or config.fit == "images" else FITS
 
 
 def _settings(config: ReconstructionConfig, n_steps: int, schedule: int) -> FitSettings:

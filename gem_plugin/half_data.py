@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gem_plugin import dataset
 from gem_plugin.errors import InputError
+from gem_plugin.independence import unseen_share
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphere
@@ -31,6 +32,8 @@ class QuarterSets:
     maps: tuple[Map, Map]  # model-free, with the particle's symmetry
     half_map: Map  # the same of both parts together
     noise: Noise
+    digests: tuple[NDArray[np.int64], NDArray[np.uint64]]  # rows of the particle table, and of their images
+    unseen_share: float  # of the directions, by the particles' views
 
 
 def accumulate_quarters(
@@ -59,6 +62,8 @@ def accumulate_quarters(
     run.monitor.stage(f"{name}: reading particles", len(indices), "particles")
     done = 0
     sums = []
+    rows: list[NDArray[np.int64]] = []
+    digests: list[NDArray[np.uint64]] = []
     parts = (np.sort(shuffled[0::2]), np.sort(shuffled[1::2]))
     with ImageReader(particles) as reader:
         noise = measure_noise(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
@@ -66,6 +71,8 @@ def accumulate_quarters(
             accumulator = Accumulator(run.plane, noise_power_at(noise, run.plane), run.n_threads, run.render_box_px)
             for batch in dataset.stream(particles, reader, part, run.plane, batch_size):
                 accumulator.add(batch)
+                rows.append(batch.indices)
+                digests.append(batch.digests)
                 done += len(batch.indices)
                 run.monitor.advance(done)
             sums.append(accumulator.finish())
@@ -76,16 +83,19 @@ def accumulate_quarters(
     run.monitor.advance(2)
     reach = run.radius_px + SPHERE_EDGE_PX
     symmetric = symmetric_pair(on_pixels, run.group, reach, run.n_threads, lambda: run.monitor.advance(2))
-    whole = _solved(symmetric[0] + symmetric[1], run)
+    together = symmetric[0] + symmetric[1]
+    whole = _solved(together, run)
+    unseen = unseen_share(together.sampling_weight(), run.last_shell)
+    seen = (np.concatenate(rows), np.concatenate(digests))
     run.monitor.advance(3)
     if run.group.order == 1:
-        return QuarterSets(parts, (sums[0], sums[1]), plain, whole, noise)
+        return QuarterSets(parts, (sums[0], sums[1]), plain, whole, noise, seen, unseen)
     maps = (_solved(symmetric[0], run), _solved(symmetric[1], run))
     sphere = support_sphere(run.plane.box_size_px, run.radius_px)
     sentence = symmetry_sentence(run.group.name, plain, maps, sphere)
     if sentence:
         run.monitor.warn(f"{name}: {sentence}")
-    return QuarterSets(parts, (sums[0], sums[1]), maps, whole, noise)
+    return QuarterSets(parts, (sums[0], sums[1]), maps, whole, noise, seen, unseen)
 
 
 def _solved(equations: NormalEquations, run: Run) -> Map:

@@ -15,6 +15,7 @@ from gem_plugin.curve_checks import check_curve
 from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import process_half
+from gem_plugin.independence import refuse_shared_images, views_sentences
 from gem_plugin.io.particles import Particles
 from gem_plugin.local_curve import choose_radius_px, measure_locally
 from gem_plugin.masks import soft_mask
@@ -41,6 +42,8 @@ LARGEST_BOX_PX = 2048
 SHIFTED_SHARE = 0.1  # of the particles: more cannot be outliers
 RIM_PX = 3.0
 LARGEST_RIM_SHARE = 0.5
+LEAST_MASKED_SHARE = 0.3
+LEAST_WINDOW_PX = 2.0
 LEAST_SHELLS = 6  # fewer cannot shape a map
 MASK_LOWPASS_SHELLS = 8.0  # a mask follows the particle's outline, not its detail
 
@@ -99,6 +102,8 @@ def reconstruct(
     run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, messages)
     _compile_engine(engine, messages)
     halves = (process_half(particles, 1, run), process_half(particles, 2, run))
+    first, second = (half.image_digests for half in halves)
+    refuse_shared_images((first[1], second[1]), (first[0], second[0]))
     return _combine(particles, halves, run, mask, reference, messages)
 
 
@@ -130,6 +135,11 @@ def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conve
         raise OptionError(
             f"--particle_diameter {config.particle_diameter:g} Angstrom is wider than the box"
             f" ({n * pixel:.1f} Angstrom): give the particle's own diameter"
+        )
+    if config.locres_radius and not LEAST_WINDOW_PX <= config.locres_radius / pixel <= n / 2:
+        raise OptionError(
+            f"--locres_radius {config.locres_radius:g} Angstrom is {config.locres_radius / pixel:.3g} px: give a radius"
+            f" between {LEAST_WINDOW_PX * pixel:.1f} and {n * pixel / 2:.1f} Angstrom, or 0 to have it chosen"
         )
     plane = conventions.half_plane(n, k_max)
     control_radius(config, plane, pixel)
@@ -187,6 +197,8 @@ def _combine(
         outline = np.exp(-0.5 * (np.arange(shells.last + 1) / MASK_LOWPASS_SHELLS) ** 2)
         mask = soft_mask(shells.filter(mean, outline), radius_px)
         mask_origin = "made from the Gaussians: low-passed, thresholded, extended, soft edge"
+    else:
+        _warn_where_the_mask_misses(mean, mask, run.monitor)
     if reference is not None:
         for sentence in check_reference(reference, (model_free_maps[0] + model_free_maps[1]) / 2, mask):
             run.monitor.warn(sentence)
@@ -204,7 +216,7 @@ def _combine(
         quarter_maps=(halves[0].quarter_maps, halves[1].quarter_maps),
         seed=run.config.seed,
     )
-    for sentence in check_curve(curve):
+    for sentence in (*check_curve(curve), *views_sentences(max(half.unseen_share for half in halves))):
         run.monitor.warn(sentence)
     run.monitor.advance(2)
     pixel = particles.optics.pixel_size_in_angstroms
@@ -229,6 +241,17 @@ def _combine(
         warnings=tuple(messages.warnings),
         noise_control=control,
     )
+
+
+def _warn_where_the_mask_misses(mean: Map, mask: Map, monitor: Monitor) -> None:
+    """A given mask that leaves the particle out measures something else."""
+    density = np.maximum(mean, 0)
+    share = float((density * mask).sum() / max(float(density.sum()), 1e-30))
+    if share < LEAST_MASKED_SHARE:
+        monitor.warn(
+            f"the mask (--in_mask) holds {share:.0%} of the map's density, and the resolution of that part is stated:"
+            " is it the mask of this particle, on the same grid and in the same place?"
+        )
 
 
 def _warn_where_the_sphere_cuts(mean: Map, radius_px: float, monitor: Monitor) -> None:

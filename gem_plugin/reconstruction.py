@@ -60,6 +60,8 @@ class HalfResult:
     noise_power: Curve  # [n // 2 + 1] variance of a Fourier coefficient of an n x n image, per shell
     history: FitHistory
     particles: ParticleResults
+    image_digests: tuple[NDArray[np.int64], NDArray[np.uint64]]  # rows of the table, and of their images' pixels
+    unseen_share: float  # of the directions in Fourier space, by the particles' views
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from gem_plugin.honest import (
     mask_halves,
     masked_transform,
 )
+from gem_plugin.independence import shares_noise
 from gem_plugin.phase_randomisation import postprocess_curves
 from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.resampling import BandMeasures, resampled_error
@@ -28,6 +29,7 @@ Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Pair = tuple[Map, Map]
 
+LARGEST_RATIO = 2.5  # of the error bar from the quarter sets over that from theory
 WIDEST_SHARE = 0.5  # of the shells that hold data: the strong low shells of a wider band would speak for its weak ones
 
 
@@ -77,7 +79,7 @@ def resolution_curve(
     postprocess, random_maps = postprocess_curves(model_free_maps, mask, generator)
     of_mask, of_mask_error = _randomised(halves, random_maps, mask, bands, powers, postprocess.from_shell)
     evidence = Evidence(
-        lower=np.where(measurable, c - error, 0.0),
+        lower=np.where(measurable, c - _trusted(error, resampled), 0.0),
         centre=bands.centre,
         is_measurable=measurable,
         last_shell=last_shell,
@@ -85,6 +87,7 @@ def resolution_curve(
         pixel_size_in_angstroms=pixel_size_in_angstroms,
         half_sets_are_refined=half_sets_are_refined,
         is_coarse=bool(bands.last[0] > WIDEST_SHARE * last_shell),
+        shares_noise=_shares_noise(shells, quarter_maps, mask, bands, model_free_fsc, n_band),
     )
     claim = make_claim(evidence)
     return ResolutionCurve(
@@ -110,6 +113,25 @@ def resolution_curve(
         crosses_before_nyquist=claim.crosses,
         statement=claim.sentence,
     )
+
+
+def _trusted(theory: Floats, resampled: Floats) -> Floats:
+    """The error that the claim takes off: theory's, but the quarter sets' where that is much larger."""
+    return np.where(resampled > LARGEST_RATIO * theory, resampled, theory)
+
+
+def _shares_noise(
+    shells: Shells, quarter_maps: tuple[Pair, Pair] | None, mask: Map, bands: Bands, half_fsc: Floats, n_band: Floats
+) -> bool:
+    if quarter_maps is None:
+        return False
+    fscs = []
+    for pair in quarter_maps:
+        a, b = (masked_transform(shells, volume, mask) for volume in pair)
+        fscs.append(
+            correlation(bands.sum(shells.cross_power(a, b)), bands.sum(shells.power(a)), bands.sum(shells.power(b)))
+        )
+    return shares_noise(half_fsc, np.mean(fscs, axis=0), n_band)
 
 
 def correlation_of_the_mean(half_map_fsc: Floats) -> Floats:

@@ -34,6 +34,7 @@ class Evidence:
     pixel_size_in_angstroms: float
     half_sets_are_refined: bool
     is_coarse: bool  # the first band holds most of the shells
+    shares_noise: bool  # the half maps agree better than independent noise lets them
 
     @property
     def data_end(self) -> str:
@@ -51,6 +52,12 @@ def make_claim(evidence: Evidence) -> Claim:
     if not evidence.half_sets_are_refined:
         reason = "the poses were not refined in separate halves (no rlnRandomSubset)"
         return Claim(f"{NO_CLAIM}: {reason}", None, False, crosses)
+    if evidence.shares_noise:
+        reason = (
+            "the half sets share noise: their model-free maps agree far better than the quarter sets of each half let"
+            " one expect, as if the same particles, shifted or picked twice, were in both"
+        )
+        return Claim(f"{NO_CLAIM}: {reason}", None, False, crosses)
     if evidence.is_coarse:
         reason = (
             "under this mask and symmetry there are too few independent Fourier coefficients to tell one resolution"
@@ -64,6 +71,8 @@ def make_claim(evidence: Evidence) -> Claim:
     if crossing is None:
         reason = "the half sets' model-free maps do not agree beyond chance, or the map not with them"
         return Claim(f"{NO_CLAIM}: {reason}", None, False, False)
+    if not evidence.is_measurable[1:2].any():  # one band's strong low shells must not speak for its far edge
+        crossing = min(crossing, float(evidence.centre[0]))
     resolution = evidence.box_size_px * evidence.pixel_size_in_angstroms / crossing
     if evidence.is_measurable[int(np.argmax(evidence.lower < THRESHOLD))]:
         return Claim(f"Resolution: {resolution:.2f} Angstrom ({MEASURE}, crosses {THRESHOLD})", resolution, True, True)

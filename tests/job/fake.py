@@ -155,6 +155,8 @@ def half_result(particles: Particles, half: int, monitor: Monitor) -> HalfResult
         model_free_map=volume / 2,
         quarter_maps=(volume, volume),
         noise_power=np.ones(box // 2 + 1),
+        image_digests=(indices, indices.astype(np.uint64)),
+        unseen_share=0.0,
         history=FitHistory(np.zeros(1, np.int64), one, np.full(1, box), one, np.ones(1, np.int64)),
         particles=ParticleResults(
             indices=indices,

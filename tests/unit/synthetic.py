@@ -84,6 +84,8 @@ def synthetic_half(half_set: int, density: NDArray[np.float32], n_gaussians: int
         model_free_map=density + random.normal(0, 0.3 * density.std(), density.shape).astype(np.float32),
         quarter_maps=(density, density),
         noise_power=800 * (1 + np.exp(-np.arange(BOX // 2 + 1) / 3.0)),
+        image_digests=(np.zeros(0, np.int64), np.zeros(0, np.uint64)),
+        unseen_share=0.0,
         history=FitHistory(
             step=steps,
             loss=-120 * (1 - np.exp(-steps / 12.0)) + half_set,

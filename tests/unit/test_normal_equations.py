@@ -128,6 +128,7 @@ def test_parts_add_up(batch: FourierBatch) -> None:
                 batch.rotations[selection],
                 batch.observed[selection],
                 batch.ctf[selection],
+                batch.digests[selection],
             ),
             noise_power(),
         )

@@ -57,7 +57,9 @@ def results(
         from gem_plugin.dataset import FourierBatch
 
         ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
-        yield FourierBatch(indices, rotations[indices], observed[indices].astype(np.complex64), ctf)
+        yield FourierBatch(
+            indices, rotations[indices], observed[indices].astype(np.complex64), ctf, indices.astype(np.uint64)
+        )
 
     monkeypatch.setattr("gem_plugin.particle_results.stream", stream)
     return particle_results(
