@@ -84,6 +84,7 @@ def calibrated_pair(
     inside = _spread_locally(mask * (v1 - v2) / 2, local, curve, n_threads)
     target = target_fsc(curve, shells.last + 1)
     strength = np.ones(shells.last + 1)
+    strength[0] = 0  # the level of a map is not measured (its mean outside the mask goes), so nothing bounds its noise
     for _ in range(ROUNDS):
         noise = shells.filter(inside, strength)
         strength = strength * _scale_to_target(shells, base, (noise, -noise), mask, target)

@@ -131,6 +131,7 @@ def test_calibrated_pair_has_the_honest_fsc_and_the_same_mean() -> None:
     mean_moved = ((first + second) - (gaussian[0] + gaussian[1]))[inside] / 2
     half_moved = (first - gaussian[0])[inside]
     assert mean_moved.std() < 0.2 * half_moved.std()  # what there is leaks in from outside the mask
+    assert abs(float((first - second).mean())) < 0.02 * first.std()  # RELION takes no mean off: levels must be alike
 
 
 def test_independent_fraction_of_a_mask() -> None:
