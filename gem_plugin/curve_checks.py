@@ -5,11 +5,10 @@ from numpy.typing import NDArray
 
 from gem_plugin.phase_randomisation import KEPT_SHELLS
 from gem_plugin.reconstruction import ResolutionCurve
-from gem_plugin.statement import THRESHOLD
+from gem_plugin.statement import LARGEST_RATIO, THRESHOLD
 
 SIGNIFICANCE = 3.0
 LEAST_LEAK = 0.1  # a smaller correlation of the mask's own moves no resolution
-LARGEST_RATIO = 2.5  # of the two error bars, in a band that decides
 
 
 def check_curve(curve: ResolutionCurve) -> list[str]:

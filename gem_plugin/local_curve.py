@@ -28,7 +28,7 @@ from gem_plugin.honest import (
 from gem_plugin.local_powers import LocalPowers, local_powers
 from gem_plugin.masks import independent_fraction
 from gem_plugin.reconstruction import ResolutionCurve
-from gem_plugin.statement import THRESHOLD
+from gem_plugin.statement import THRESHOLD, trusted_error
 from gem_plugin.windows import HALF_HEIGHT, SlidingWindows
 
 Map = NDArray[np.floating[Any]]
@@ -61,7 +61,8 @@ def stated_curve(curve: ResolutionCurve) -> Floats:
     """The curve that the statement rests on, [bands]: C_full less its error, 0 where nothing may be stated."""
     if not curve.is_claimed:
         return np.zeros(len(curve.c_full))
-    lower = np.where(curve.is_measurable, curve.c_full - curve.c_full_standard_error, 0.0)
+    error = trusted_error(curve.c_full_standard_error, curve.c_full_resampled_error)
+    lower = np.where(curve.is_measurable, curve.c_full - error, 0.0)
     return np.asarray(np.clip(lower, 0, 1))
 
 

@@ -23,13 +23,12 @@ from gem_plugin.independence import shares_noise
 from gem_plugin.phase_randomisation import postprocess_curves
 from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.resampling import BandMeasures, resampled_error
-from gem_plugin.statement import Evidence, make_claim
+from gem_plugin.statement import Evidence, make_claim, trusted_error
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Pair = tuple[Map, Map]
 
-LARGEST_RATIO = 2.5  # of the error bar from the quarter sets over that from theory
 WIDEST_SHARE = 0.5  # of the shells that hold data: the strong low shells of a wider band would speak for its weak ones
 
 
@@ -79,7 +78,7 @@ def resolution_curve(
     postprocess, random_maps = postprocess_curves(model_free_maps, mask, generator)
     of_mask, of_mask_error = _randomised(halves, random_maps, mask, bands, powers, postprocess.from_shell)
     evidence = Evidence(
-        lower=np.where(measurable, c - _trusted(error, resampled), 0.0),
+        lower=np.where(measurable, c - trusted_error(error, resampled), 0.0),
         centre=bands.centre,
         is_measurable=measurable,
         last_shell=last_shell,
@@ -113,11 +112,6 @@ def resolution_curve(
         crosses_before_nyquist=claim.crosses,
         statement=claim.sentence,
     )
-
-
-def _trusted(theory: Floats, resampled: Floats) -> Floats:
-    """The error that the claim takes off: theory's, but the quarter sets' where that is much larger."""
-    return np.where(resampled > LARGEST_RATIO * theory, resampled, theory)
 
 
 def _shares_noise(

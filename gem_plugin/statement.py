@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 THRESHOLD = 0.5
+LARGEST_RATIO = 2.5  # of two error bars that agree
 NO_CLAIM = "no resolution is claimed"
 MEASURE = "the cross-validated correlation with the truth, less one standard error"
 
@@ -81,6 +82,16 @@ def make_claim(evidence: Evidence) -> Claim:
         " model-free maps agree too little to measure it)"
     )
     return Claim(sentence, resolution, True, True)
+
+
+def trusted_error(theory: Floats, resampled: Floats) -> Floats:
+    """The error that a claim takes off, [bands]: theory's, but the quarter sets' where that is far larger.
+
+    Parameters
+    ----------
+    resampled : nan where there is none
+    """
+    return np.where(resampled > LARGEST_RATIO * theory, resampled, theory)
 
 
 def crossing_shell(lower: Floats, centre: Floats) -> tuple[float | None, bool]:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from gem_plugin.errors import InputError
+from gem_plugin.gaussians.model import averaged
 from gem_plugin.gaussians.start import Start, choose_n_gaussians, place_gaussians, start_density
 from gem_plugin.gaussians.storage import load_gaussians, save_gaussians
 from gem_plugin.phantom import density, make_phantom
+from gem_plugin.render import gaussian_map
 
 
 def quarter_maps(noise: float, n: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,3 +90,11 @@ def test_there_are_at_most_two_gaussians_an_atom() -> None:
     start = Start(density, np.full(17, 0.999), 16, 1000.0, 32)
     assert choose_n_gaussians(start, 1.6) == round(2 * 1000 * 1.6**3 / 17)
     assert choose_n_gaussians(start, 20.0) == choose_n_gaussians(start, 40.0)  # there the data are the limit
+
+
+def test_averaged_gaussians_draw_the_mean_of_the_maps() -> None:
+    truth = density(make_phantom(24, 0))
+    fits = [place_gaussians(truth, n, np.random.default_rng(n)) for n in (30, 50)]
+    maps = [gaussian_map(fit, 24, 24, engine="cpu") for fit in fits]
+    found = gaussian_map(averaged(fits), 24, 24, engine="cpu")
+    np.testing.assert_allclose(found, (maps[0] + maps[1]) / 2, atol=1e-5 * float(found.max()))

@@ -211,6 +211,7 @@ def test_a_window_holds_as_many_voxels_as_its_sum_of_noise_says() -> None:
 def test_windows_are_wider_where_the_global_curve_is_less_certain(halves: Halves) -> None:
     large = np.ones_like(halves.mask)
     wide_bands = {"first_shell": np.arange(1, 28, 9), "last_shell": np.arange(9, 28, 9), "c_full": np.full(3, 0.9)}
+    wide_bands["c_full_resampled_error"] = np.full(3, np.nan)
     precise, vague = (
         replace(halves.curve, **wide_bands, is_measurable=np.ones(3, bool), c_full_standard_error=np.full(3, error))
         for error in (0.001, 0.06)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from gem_plugin.config import ReconstructionConfig
@@ -9,7 +10,7 @@ from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.io.particles import OpticsGroup
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.phantom import random_particles
-from gem_plugin.reconstruct import _check_shifts, plan
+from gem_plugin.reconstruct import _check_shifts, _warn_where_the_mask_misses, plan
 
 
 def particles(box_size_px: int = 64, count: int = 100):  # type: ignore[no-untyped-def]
@@ -47,6 +48,8 @@ def test_more_takes_more() -> None:
     [
         ({"maxres": 100.0}, "--maxres"),
         ({"particle_diameter": 200.0}, "wider than the box"),
+        ({"locres_radius": 0.001}, "--locres_radius 0.001 Angstrom .* between 4.0 and 64.0"),
+        ({"locres_radius": 70.0}, "--locres_radius 70 Angstrom"),
         ({"particle_diameter": 5.0}, "fewer than"),
     ],
 )
@@ -79,3 +82,19 @@ def test_shifts_beyond_the_box_are_noticed() -> None:
         _check_shifts(dataclasses.replace(good, shifts_in_angstroms=all_of_them), monitor)
     _check_shifts(good, silent := SilentMonitor())
     assert not silent.warnings
+
+
+def test_a_mask_that_leaves_the_particle_out_is_named() -> None:
+    sentences: list[str] = []
+
+    class Heard(SilentMonitor):
+        def warn(self, message: str) -> None:
+            sentences.append(message)
+
+    volume = np.zeros((16, 16, 16), dtype=np.float32)
+    volume[6:10, 6:10, 6:10] = 1
+    heard = Heard()
+    _warn_where_the_mask_misses(volume, volume, heard)
+    assert not sentences
+    _warn_where_the_mask_misses(volume, 1 - volume, heard)
+    assert "holds 0% of the map" in sentences[0]
