@@ -236,6 +236,7 @@ def _judge_particles(half: HalfData, gaussians: Gaussians) -> ParticleResults:
         half.quarters.noise.power,
         render_box_px=run.render_box_px,
         engine=run.engine,
+        n_threads=run.n_threads,
         monitor=run.monitor,
     )
     for sentence in check_residuals(results, run.plane):

@@ -1,7 +1,6 @@
 """What the finished Gaussians say of each particle and of each group of particles of one half set."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
@@ -10,7 +9,8 @@ from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
-from gem_plugin.prediction import predicted_transforms
+from gem_plugin.ops.compare import compare_transforms
+from gem_plugin.prediction import projection_spectra, spectrum_places
 from gem_plugin.reconstruction import ParticleResults
 from gem_plugin.render import as_tensors, in_voxels
 
@@ -30,6 +30,7 @@ def particle_results(
     *,
     render_box_px: int,
     engine: str,
+    n_threads: int,
     monitor: Monitor,
 ) -> ParticleResults:
     """Project Gaussians onto every particle's image and compare.
@@ -44,22 +45,23 @@ def particle_results(
     indices : [m] this half's particles
     noise_power : [shells] variance of a Fourier coefficient
     render_box_px : pixels on an axis on which projections are drawn, for the extent of the images' box
+    n_threads : of the projections' transforms
     """
     whole = in_voxels(as_tensors(gaussians), render_box_px / plane.box_size_px)
-    sigma2 = noise_power[plane.shell]
     names, group_of = particle_groups(particles)
     sums = _ShellSums(plane, len(names), len(noise_power))
+    places = spectrum_places(plane, render_box_px)
+    strengths, shell = plane.weight / noise_power[plane.shell], plane.shell
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
     done = 0
-    with ImageReader(particles) as reader, torch.no_grad():
+    with ImageReader(particles) as reader:
         for batch in stream(particles, reader, indices, plane, PARTICLES_PER_BATCH):
-            predicted = predicted_transforms(whole, batch.rotations, plane, render_box_px, engine=engine).numpy()
-            modelled = (predicted * batch.ctf).astype(np.complex128)
-            fitted = _scales(modelled, batch.observed, plane.weight / sigma2)
-            normalised = np.abs(fitted[:, None] * modelled - batch.observed) ** 2 / sigma2
+            spectra = projection_spectra(whole, batch.rotations, render_box_px, engine=engine, n_threads=n_threads)
+            fitted, left = np.empty(len(batch.indices)), np.zeros((len(batch.indices), len(noise_power)))
+            compare_transforms(spectra, *places, batch.ctf, batch.observed, strengths, shell, fitted, left)
             scale[batch.indices] = fitted
-            residual[batch.indices] = normalised @ plane.weight / plane.weight.sum()
-            sums.add(normalised, group_of[batch.indices])
+            residual[batch.indices] = left.sum(axis=1) / plane.weight.sum()
+            sums.add(left, group_of[batch.indices])
             done += len(batch.indices)
             monitor.advance(done)
     bands = _bands(plane)
@@ -115,15 +117,6 @@ def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
     ]
 
 
-def _scales(
-    modelled: NDArray[np.complex128], observed: NDArray[np.complex64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """<X, Y> / <X, X> of each particle, [m]; 0 where the model is empty."""
-    cross = (modelled.real * observed.real + modelled.imag * observed.imag) @ weight
-    power = (np.abs(modelled) ** 2) @ weight
-    return np.asarray(np.divide(cross, power, out=np.zeros_like(cross), where=power > 0))
-
-
 def _bands(plane: HalfPlane) -> list[NDArray[np.int64]]:
     shells = np.unique(plane.shell)
     return [band for band in np.array_split(shells, N_BANDS) if len(band)]
@@ -133,17 +126,14 @@ class _ShellSums:
     """Residual power summed by group and shell."""
 
     def __init__(self, plane: HalfPlane, n_groups: int, n_shells: int) -> None:
-        self._plane = plane
         self.counts = np.zeros(n_groups, dtype=np.int64)  # particles of each group
         self._sums = np.zeros((n_groups, n_shells))
         self._points = np.bincount(plane.shell, weights=plane.weight, minlength=n_shells)
 
-    def add(self, normalised: NDArray[np.float64], groups: NDArray[np.int64]) -> None:
-        """Add particles [m, points] of the groups [m]."""
-        n_shells = self._sums.shape[1]
-        for row, group in zip(normalised * self._plane.weight, groups, strict=True):
-            self._sums[group] += np.bincount(self._plane.shell, weights=row, minlength=n_shells)
-            self.counts[group] += 1
+    def add(self, left: NDArray[np.float64], groups: NDArray[np.int64]) -> None:
+        """Add particles' sums [m, shells] to those of the groups [m]."""
+        np.add.at(self._sums, groups, left)
+        np.add.at(self.counts, groups, 1)
 
     def group_means(self, band: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean over a band of shells, [groups]."""

@@ -1,8 +1,11 @@
 """What Gaussians predict of particle images: project(), transform, and the likelihood of a few particles."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import fft
 
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch
@@ -34,10 +37,36 @@ def predicted_transforms(
     """
     images = project(*whole, rotations, render_box_px, engine=engine, cutoff_sigmas=cutoff_sigmas)
     spectrum = torch.fft.rfft2(images)
-    ky, kx = torch.from_numpy(plane.ky % render_box_px), torch.from_numpy(plane.kx)
-    sign = torch.from_numpy(1 - 2 * ((plane.kx + plane.ky) % 2)).to(images.dtype)  # the origin is the centre pixel
-    transforms: torch.Tensor = spectrum[:, ky, kx] * sign
+    rows, columns, signs = (torch.from_numpy(part) for part in spectrum_places(plane, render_box_px))
+    transforms: torch.Tensor = spectrum[:, rows, columns] * signs.to(images.dtype)
     return transforms
+
+
+def spectrum_places(
+    plane: HalfPlane, render_box_px: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Where the points of `plane` lie in the ``rfft2`` of a projection: rows, columns and signs, each [points].
+
+    The signs move the origin to the centre pixel.
+    """
+    return plane.ky % render_box_px, plane.kx, (1 - 2 * ((plane.kx + plane.ky) % 2)).astype(np.float32)
+
+
+def projection_spectra(
+    whole: Tensors, rotations: NDArray[np.float64], render_box_px: int, *, engine: str, n_threads: int
+) -> NDArray[np.complexfloating[Any, Any]]:
+    """``rfft2`` of the projections of Gaussians, where no gradient is wanted, [m, n, n // 2 + 1].
+
+    Parameters
+    ----------
+    whole : all Gaussians of the particle, lengths in voxels of the render grid
+    rotations : [m, 3, 3]
+    render_box_px : n, pixels on an axis on which the projections are drawn
+    n_threads : of the transforms
+    """
+    with torch.no_grad():
+        images = project(*whole, rotations, render_box_px, engine=engine)
+    return np.asarray(fft.rfft2(images.numpy(), axes=(1, 2), workers=n_threads))
 
 
 def negative_log_likelihood(

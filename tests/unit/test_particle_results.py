@@ -70,6 +70,7 @@ def results(
         np.full(N // 2 + 1, SIGMA**2),
         render_box_px=box,
         engine="cpu",
+        n_threads=2,
         monitor=SilentMonitor(),
     )
 
