@@ -24,7 +24,7 @@ from gem_plugin.noise import noise_power_at
 from gem_plugin.normal_equations import NormalEquations
 from gem_plugin.particle_results import check_residuals, particle_results
 from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults
-from gem_plugin.render import gaussian_map
+from gem_plugin.render import Map, gaussian_map
 from gem_plugin.run import Run
 from gem_plugin.spreading import fast_even_size
 from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice
@@ -90,7 +90,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         half_set=half_set,
         n_particles=equations.n_particles,
         gaussians=gaussians,
-        gaussian_map=gaussian_map(gaussians, run.plane.box_size_px, run.render_box_px, engine=run.engine),
+        gaussian_map=_drawn(gaussians, run),
         model_free_map=quarters.half_map,
         quarter_maps=quarters.maps,
         noise_power=quarters.noise.power,
@@ -99,6 +99,11 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         image_digests=quarters.digests,
         unseen_share=quarters.unseen_share,
     )
+
+
+def _drawn(gaussians: Gaussians, run: Run) -> Map:
+    box, fine_box = run.plane.box_size_px, run.render_box_px
+    return gaussian_map(gaussians, box, fine_box, engine=run.engine, n_threads=run.n_threads)
 
 
 def _why(config: ReconstructionConfig, plan: StepPlan) -> str:
@@ -161,14 +166,11 @@ def _plan_steps(half: HalfData, generator: np.random.Generator) -> StepPlan:
     if not score.is_meaningful:
         return StepPlan(choice.for_the_half(steps), steps, None)
     run.monitor.stage(f"{half.name}: choosing the number of steps", steps, "steps")
-    box, fine_box = run.plane.box_size_px, run.render_box_px
     every = max(steps // EVALUATIONS, 1)
 
     def on_step(state: FitState) -> None:
         run.monitor.advance(state.step, loss=state.loss / len(quarters.indices[0]))
-        if state.step % every == 0 and choice.record(
-            state.step, score(gaussian_map(state.gaussians(), box, fine_box, engine=run.engine))
-        ):
+        if state.step % every == 0 and choice.record(state.step, score(_drawn(state.gaussians(), run))):
             raise _EnoughError
 
     with data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:

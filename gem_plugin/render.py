@@ -23,6 +23,7 @@ from gem_plugin.symmetry import cosets, moved_sum, point_group
 Map = NDArray[np.floating[Any]]
 
 FINEST_FREQUENCY = 0.35  # cycles a voxel of the render grid, where the data end
+SLAB_PLANES = 32  # planes of a map that are transformed together
 
 
 def choose_render_box(plane: HalfPlane) -> int:
@@ -52,22 +53,24 @@ def in_voxels(whole: Tensors, voxels_per_px: float) -> Tensors:
     return centres * voxels_per_px, log_scales + math.log(voxels_per_px), quaternions, amplitudes
 
 
-def gaussian_map(gaussians: Gaussians, box_size_px: int, render_box_px: int, *, engine: str) -> Map:
+def gaussian_map(gaussians: Gaussians, box_size_px: int, render_box_px: int, *, engine: str, n_threads: int = 1) -> Map:
     """The map that Gaussians and their symmetry mates make, [n, n, n].
 
     Parameters
     ----------
     box_size_px : n, the box in whose pixels the Gaussians are measured
     render_box_px : voxels on an axis on which they are drawn before the map is cropped to n in Fourier space
+    n_threads : of the cropping; the engine has its own
     """
     moving, drawn = cosets(point_group(gaussians.symmetry).operators)  # copies that moving the map makes are not drawn
     with torch.no_grad():
         whole = in_voxels(as_tensors(gaussians, drawn), render_box_px / box_size_px)
         volume = voxelize(*whole, render_box_px, engine=engine)
-    return fourier_crop(moved_sum(np.asarray(volume.numpy(), dtype=np.float32), moving), box_size_px)
+    drawn_map = moved_sum(np.asarray(volume.numpy(), dtype=np.float32), moving)
+    return fourier_crop(drawn_map, box_size_px, n_threads)
 
 
-def fourier_crop(volume: Map, box_size_px: int) -> Map:
+def fourier_crop(volume: Map, box_size_px: int, n_threads: int = 1) -> Map:
     """A map on fewer, larger voxels of the same extent; the sum over a region, and so a projection, stays the same.
 
     Parameters
@@ -78,9 +81,21 @@ def fourier_crop(volume: Map, box_size_px: int) -> Map:
     m, n = volume.shape[0], box_size_px
     if m == n:
         return volume
-    transform = fft.rfftn(fft.ifftshift(volume))
-    keep = np.r_[0 : n // 2, m - n // 2 + 1 : m]  # not the new Nyquist planes: they have lost their mates
-    place = np.r_[0 : n // 2, n - n // 2 + 1 : n]
-    cropped = np.zeros((n, n, n // 2 + 1), dtype=transform.dtype)
-    cropped[np.ix_(place, place, np.arange(n // 2))] = transform[np.ix_(keep, keep, np.arange(n // 2))]
-    return np.asarray(fft.fftshift(fft.irfftn(cropped, s=(n, n, n))), dtype=np.float32)
+    half = n // 2  # the new Nyquist planes stay empty: they have lost their mates
+    low, high, behind = slice(half), slice(half + 1, n), slice(m - half + 1, m)
+    # An axis is cropped as soon as it is transformed. Both boxes are even, so that the origin is their middle voxel
+    # here and there, and the signs that would move it cancel.
+    planes = np.zeros((m, n, half), dtype=np.complex64)
+    for part in _slabs(m):
+        lines = fft.rfft(volume[part], axis=2, workers=n_threads)[:, :, :half]
+        transform = fft.fft(lines, axis=1, workers=n_threads)
+        planes[part, low], planes[part, high] = transform[:, low], transform[:, behind]
+    cropped = np.zeros((n, n, half + 1), dtype=np.complex64)
+    for part in _slabs(n):
+        transform = fft.fft(planes[:, part], axis=0, workers=n_threads)
+        cropped[low, part, :half], cropped[high, part, :half] = transform[low], transform[behind]
+    return np.asarray(fft.irfftn(cropped, s=(n, n, n), workers=n_threads, overwrite_x=True), dtype=np.float32)
+
+
+def _slabs(n_planes: int) -> list[slice]:
+    return [slice(start, start + SLAB_PLANES) for start in range(0, n_planes, SLAB_PLANES)]
