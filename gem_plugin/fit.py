@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gem_plugin.adam import Adam
 from gem_plugin.errors import GemError
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.ops.replicate import Tensors
@@ -122,7 +123,7 @@ class GaussianFit:
         ]
         parameters = [self.centres, self.log_scales, self._quaternions, self._softplus_argument]
         groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters, self._rates, strict=True)]
-        self._optimiser = torch.optim.Adam(groups, betas=settings.betas)
+        self._optimiser = Adam(groups, settings.betas)
         self._match_greyscale()
 
     def gaussians(self) -> Gaussians:
