@@ -22,7 +22,7 @@ from scipy import fft
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch
 from gem_plugin.errors import InputError
-from gem_plugin.spreading import TOLERANCE, SpreadingGrid, fast_even_size
+from gem_plugin.spreading import UPSAMPLING, SliceSums, even_resampled, fast_even_size
 
 Map = NDArray[np.floating[Any]]
 
@@ -93,8 +93,8 @@ class NormalEquations:
         band = m if self.band == n else min(m, int(np.ceil((self.band - BAND_MARGIN) * m / n)) + BAND_MARGIN)
         right_side = np.ascontiguousarray(self.right_side[keep, keep, keep])
         weight = np.ones(2 * m - 1)
-        spectrum = self._reweighted(weight, axis_frequencies(m, band) / (2 * m))[:, :, : band + 1]
-        return NormalEquations(right_side, np.ascontiguousarray(spectrum), self.n_particles)
+        spectrum = self._reweighted(weight, axis_frequencies(m, band) / (2 * m), band + 1)
+        return NormalEquations(right_side, spectrum, self.n_particles)
 
     def sampling_weight(self) -> Map:
         """How much data each Fourier voxel of the map holds, [n, n, n // 2 + 1].
@@ -104,10 +104,12 @@ class NormalEquations:
         """
         n = self.box_size_px
         triangle = 1 - np.abs(np.arange(1 - n, n)) / n
-        weight = self._reweighted(triangle, np.r_[0 : n // 2 + 1, 1 - n // 2 : 0] / n)[:, :, : n // 2 + 1]
+        weight = self._reweighted(triangle, np.r_[0 : n // 2 + 1, 1 - n // 2 : 0] / n, n // 2 + 1)
         return np.asarray(np.maximum(weight, 0), dtype=np.float32)
 
-    def _reweighted(self, weight: NDArray[np.float64], frequencies: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _reweighted(
+        self, weight: NDArray[np.float64], frequencies: NDArray[np.float64], n_along: int
+    ) -> NDArray[np.float32]:
         """Transform of the kernel t times a weight on each axis, at other frequencies.
 
         The weight is separable, so that each axis is one matrix product and the doubled box is never made.
@@ -115,23 +117,28 @@ class NormalEquations:
         Parameters
         ----------
         weight : [2m - 1] for the offsets 1 - m ... m - 1, symmetric
-        frequencies : [f] cycles a voxel, the same for each axis
+        frequencies : [f] cycles a voxel, the same for each axis, in the order of an FFT
+        n_along : how many of them are wanted on x
 
         Returns
         -------
-        [f, f, f]
+        [f, f, n_along]
         """
         n = self.box_size_px
         offset = np.arange(len(weight)) - len(weight) // 2
         there = 2 * np.pi * np.outer(frequencies, offset)
         back = 2 * np.pi * np.outer(offset, axis_frequencies(n, self.band) / (2 * n))
         # sum over offsets of weight exp(-i there) exp(i back) / 2n; the weight is even, so the sines of one sign go
-        matrix = (np.cos(there) * weight) @ np.cos(back) + (np.sin(there) * weight) @ np.sin(back)
-        matrix = (matrix / (2 * n)).astype(np.float32)
-        values: NDArray[np.float32] = _whole_axis(self.spectrum, 2 * n)
-        for _ in range(3):  # the last axis becomes the first: x, then y, then z, and they are back in order
-            values = np.tensordot(matrix, values, (1, 2)).astype(np.float32, copy=False)
-        return values
+        even, odd = (np.cos(there) * weight) @ np.cos(back), (np.sin(there) * weight) @ np.sin(back)
+        across = ((even + odd) / (2 * n)).astype(np.float32)
+        # each frequency that is kept on x stands for its mate, too, but those that are their own
+        own = np.isin(np.arange(self.band + 1), (0, n)) / 2
+        given = slice(0, self.band + 1)
+        pair = tuple(
+            ((even[:n_along, given] + sign * odd[:n_along, given]) * (1 - own) / (2 * n)).astype(np.float32)
+            for sign in (1, -1)
+        )
+        return even_resampled(self.spectrum, across, (pair[0], pair[1]))
 
     def save(self, path: Path) -> None:
         """Write to a numpy .npz file (no pickle)."""
@@ -157,14 +164,6 @@ def axis_frequencies(n: int, band: int) -> NDArray[np.int64]:
     """The frequencies of the doubled box, in its cycles, at which T is kept on an axis, in the order of an FFT."""
     highest, lowest = (n, 1 - n) if band == n else (band, -band)
     return np.concatenate([np.arange(highest + 1), np.arange(lowest, 0)])
-
-
-def _whole_axis(spectrum: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Complete the x axis of a half spectrum: the transform of a real even function is even."""
-    flipped = -np.arange(spectrum.shape[0]) % spectrum.shape[0]
-    last = spectrum.shape[2] - (2 if spectrum.shape[0] == size else 1)
-    mates = spectrum[np.ix_(flipped, flipped, np.arange(last, 0, -1))]
-    return np.concatenate([spectrum, mates], axis=2)
 
 
 def kernel_spectrum(kernel: Map, band: int) -> NDArray[np.float32]:
@@ -199,10 +198,10 @@ class Accumulator:
     ----------
     plane : the Fourier points of an image that are used
     noise_power : [points] variance of the noise at those points
-    n_threads : threads of the FFTs; b and T are spread side by side, one thread each
+    n_threads : threads of the FFTs
     render_box_px : voxels of the result on each axis, on which Gaussians are drawn; by default the images' box. A
         larger number means smaller voxels, not a wider box.
-    tolerance : error of the non-uniform FFTs
+    upsampling : of the fine grids; more is more accurate
     """
 
     def __init__(
@@ -211,41 +210,37 @@ class Accumulator:
         noise_power: NDArray[np.float32],
         n_threads: int,
         render_box_px: int | None = None,
-        tolerance: float = TOLERANCE,
+        upsampling: float = UPSAMPLING,
     ) -> None:
-        self._plane = plane
         self._box_size_px = render_box_px or plane.box_size_px
         self._weight = (2 * plane.weight / noise_power).astype(np.float32)
-        reach = float(plane.radius.max())
-        self._right_side = SpreadingGrid(self._box_size_px, n_threads, reach, tolerance)
-        self._band = min(int(np.ceil(2 * reach)) + BAND_MARGIN, self._box_size_px)
-        # the kernel's extent is the doubled box; its voxels need be no finer than its band
-        self._kernel_box_px = min(fast_even_size(self._band + 1), self._box_size_px)
-        self._kernel = SpreadingGrid(2 * self._kernel_box_px, n_threads, 2 * reach, tolerance)
+        self._band = data_band(plane, self._box_size_px)
+        self._kernel_box_px = kernel_box(self._band, self._box_size_px)
+        self._sums = SliceSums(plane, self._box_size_px, 2 * self._kernel_box_px, upsampling)
         self._n_threads = n_threads
         self._n_particles = 0
 
     def add(self, batch: FourierBatch) -> None:
         """Add some particles."""
-        points = conventions.slice_points(batch.rotations, self._plane).reshape(3, -1)
-        points *= np.float32(2 * np.pi / self._box_size_px)
-        coarser = np.float32(self._box_size_px / self._kernel_box_px)
-        weighted_ctf = batch.ctf * self._weight
-        jobs = [
-            lambda: self._right_side.add(points, (weighted_ctf * batch.observed).ravel()),
-            lambda: self._kernel.add(points * coarser, (weighted_ctf * batch.ctf).ravel().astype(np.complex64)),
-        ]
-        with ThreadPoolExecutor(max_workers=min(self._n_threads, len(jobs))) as pool:
-            for job in [pool.submit(job) for job in jobs]:
-                job.result()
+        self._sums.add(batch.rotations, batch.observed, batch.ctf, self._weight)
         self._n_particles += len(batch.indices)
 
     def finish(self) -> NormalEquations:
         """Transform the sums; the accumulator is spent."""
-        right_side = self._right_side.result()
-        spectrum = kernel_spectrum(self._kernel.result(), self._band)
+        right_side = self._sums.right_side(self._n_threads)
+        spectrum = self._sums.kernel_spectrum(axis_frequencies(self._box_size_px, self._band), self._band)
         spectrum *= np.float32((self._box_size_px / self._kernel_box_px) ** 3)  # a sum over the box's own voxels
         return NormalEquations(right_side, spectrum, self._n_particles)
+
+
+def data_band(plane: conventions.HalfPlane, box_size_px: int) -> int:
+    """Highest frequency of the doubled box at which T is kept, on any axis."""
+    return min(int(np.ceil(2 * float(plane.radius.max()))) + BAND_MARGIN, box_size_px)
+
+
+def kernel_box(band: int, box_size_px: int) -> int:
+    """Voxels on which t is made, for the images' box: it spans twice that, and needs be no finer than its band."""
+    return min(fast_even_size(band + 1), box_size_px)
 
 
 class Operator:

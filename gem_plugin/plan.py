@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.io.particles import Particles
+from gem_plugin.normal_equations import data_band, kernel_box
 from gem_plugin.render import choose_render_box
-from gem_plugin.spreading import grid_size
+from gem_plugin.spreading import slice_grids
 from gem_plugin.symmetry import cosets, point_group
 
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
-POINTS_PER_CORE_SECOND = 0.6e6  # slice points accumulated into b and T
+POINTS_PER_CORE_SECOND = 1.5e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
 STEPS_EXPECTED = 160  # of both halves and the two fits that choose the steps
 FIXED_SECONDS = 20.0
@@ -86,11 +89,12 @@ def make_plan(
     n, count = particles.optics.box_size_px, len(particles)
     pixel = particles.optics.pixel_size_in_angstroms
     box, reach = choose_render_box(plane), float(plane.radius.max())
-    grids = 8.0 * (grid_size(2 * box, 2 * reach) ** 3 + grid_size(box, reach) ** 3)
+    modes = reach, box, 2 * kernel_box(data_band(plane, box), box)
+    grids = sum(4.0 * parts * np.prod(grid.shape) for parts, grid in zip((2, 1), slice_grids(*modes), strict=True))
     doubled = 4.0 * (2 * box) ** 3
-    # two grids a sum (total and batch), then the doubled box in transformation; T's spectra of both quarter sets
+    # the grids, and one of them as it is transformed; T's spectra of both quarter sets
     spectra = 2 * 8.0 * (2 * reach) ** 3 / 2
-    memory = FIXED_BYTES + max(2 * grids, grids + 3 * doubled, _averaging_bytes(n, config.sym)) + spectra
+    memory = FIXED_BYTES + max(2 * grids, grids + doubled, _averaging_bytes(n, config.sym)) + spectra
     steps = 2 * config.steps if config.steps else STEPS_EXPECTED
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
     fit = steps * (2 * box) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)

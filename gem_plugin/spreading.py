@@ -1,22 +1,32 @@
-"""The adjoint non-uniform FFT, accumulated over many batches of points and transformed once.
+"""The adjoint non-uniform FFTs of Fourier slices, accumulated over many particles and transformed once.
 
-finufft spreads a batch onto the fine grid; the grids of all batches are added,
-and one FFT and one deconvolution at the end give f(r) = sum_j c_j exp(+2 pi i k_j . r / n) for voxels r.
+Every point of a slice is spread onto the cells around it of two fine Fourier grids, one for b and one, twice as fine,
+for the kernel t (`gem_plugin.normal_equations`). At the end both are transformed, and the spreading's own transform is
+divided out. The spreading function is Kaiser and Bessel's, with the shape of Beatty, Nishimura and Pauly (IEEE Trans.
+Med. Imaging 24, 799, 2005, equation 5).
 """
 
+import functools
 from typing import Any
 
-import finufft
 import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 from scipy import fft
 
+from gem_plugin.conventions import HalfPlane
+from gem_plugin.ops.numba_lanes import LANES
+from gem_plugin.ops.numba_spread import DEGREE, MARGIN, WIDTH, spread_slices
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Complex = NDArray[np.complex64]
 
-TOLERANCE = 1e-4  # requested of finufft; the arrays' measured error is pinned in tests/unit/test_normal_equations.py
-KERNEL_REACH_CELLS = 8  # more than half of finufft's kernel at this tolerance, and a cell for rounding
+UPSAMPLING = (
+    1.35  # fine cells a mode; with WIDTH it sets the error: 1e-4 of each axis' modes in the mean, 3e-4 at worst
+)
+KERNEL_REACH_CELLS = 5  # beyond the outermost point: half of WIDTH, and two for rounding
 SLAB = 32  # planes that are transformed at a time
-UPSAMPLING = 1.25  # fine cells a mode: a wider kernel on a quarter of the cells of upsampling 2; cheaper in all
 
 
 def fast_even_size(least: float) -> int:
@@ -29,104 +39,213 @@ def fast_even_size(least: float) -> int:
         size += 1
 
 
-def fine_grid_size(n_modes: int) -> int:
-    """Fine cells on an axis."""
-    return fast_even_size(UPSAMPLING * n_modes)
-
-
-class SpreadingGrid:
-    """Sums c_j at points k_j on a fine Fourier grid.
-
-    Only the cells that a point can reach are kept; the grid is completed with zeros when it is transformed. So voxels
-    finer than the points need cost nothing until then.
+class FineGrid:
+    """A Fourier grid for sums whose transform is real, with cells only where points can reach.
 
     Parameters
     ----------
     n_modes : voxels of the result on each axis, even
-    n_threads : threads of the FFT; the spreading takes one, so that a run can be repeated bit by bit
-    largest_frequency : of any point on any axis, in cycles over all voxels of the result; by default Nyquist
-    tolerance : error asked of finufft, 1e-6 to 1e-2
+    largest_frequency : of any point on any axis, in cycles over all voxels of the result
+    upsampling : fine cells a mode, > 1
     """
 
-    def __init__(
-        self, n_modes: int, n_threads: int, largest_frequency: float | None = None, tolerance: float = TOLERANCE
-    ) -> None:
+    def __init__(self, n_modes: int, largest_frequency: float, upsampling: float = UPSAMPLING) -> None:
         self.n_modes = n_modes
-        self.n_threads = n_threads
-        self.full_size = fine_grid_size(n_modes)
-        self.size = grid_size(n_modes, largest_frequency)
-        self._plan = finufft.Plan(
-            1,
-            (self.size,) * 3,
-            eps=tolerance,
-            isign=1,
-            dtype="complex64",
-            spreadinterponly=1,
-            upsampfac=UPSAMPLING,
-            nthreads=1,  # several threads add up in whatever order they finish: results would differ run by run
-        )
-        self._grid = np.zeros((self.size,) * 3, dtype=np.complex64)
-        self._batch = np.empty_like(self._grid)
-        self._profile = self._kernel_transform()
+        self.full_size = fast_even_size(upsampling * n_modes)
+        self.cells_per_cycle = self.full_size / n_modes
+        reach = largest_frequency * self.cells_per_cycle + KERNEL_REACH_CELLS
+        self.size = 2 * int(np.ceil(reach))  # on z and y, the origin in the middle
+        self.size_x = MARGIN + int(np.ceil(reach)) + LANES  # the origin at MARGIN; room for a whole vector
+        self.shape = (self.size, self.size, self.size_x)
 
-    def _spread(self, points: NDArray[np.float32], strengths: Complex) -> Complex:
-        self._plan.setpts(*points)
-        self._plan.execute(strengths, self._batch)
-        return self._batch
+    @functools.cached_property
+    def shape_parameter(self) -> float:
+        """Beatty's beta."""
+        return _shape_parameter(self.cells_per_cycle)
 
-    def _kernel_transform(self) -> NDArray[np.float64]:
-        """Transform of finufft's kernel along one axis, got by spreading one unit point at the origin."""
-        origin = np.zeros((3, 1), dtype=np.float32)
-        spread = self._spread(origin, np.ones(1, dtype=np.complex64)).real.astype(np.float64)
-        centre = self.size // 2
-        line = spread[centre, centre] / np.cbrt(spread[centre, centre, centre]) ** 2
-        offsets = np.arange(self.size) - centre
+    def coefficients(self) -> Floats:
+        """Of the polynomials by which the kernels know the spreading function, [DEGREE + 1, LANES], highest first."""
+        table = np.zeros((DEGREE + 1, LANES))
+        for cell in range(WIDTH):
+            nearest = cell - (WIDTH // 2 - 1)  # of the point at the start of its cell
+
+            def weight(u: Doubles, nearest: int = nearest) -> Doubles:
+                return _spreading_function(nearest - (u + 1) / 2, self.shape_parameter)
+
+            series = Chebyshev.interpolate(weight, DEGREE).convert(kind=Polynomial)
+            table[:, cell] = np.pad(series.coef, (0, DEGREE + 1 - len(series.coef)))[::-1]
+        return table.astype(np.float32)
+
+    def profile(self, modes: NDArray[np.int64]) -> Doubles:
+        """Transform of the spreading function along an axis, at voxels of the result counted from its centre."""
+        nodes, weights = np.polynomial.legendre.leggauss(200)
+        values = weights * _spreading_function(nodes * WIDTH / 2, self.shape_parameter) * WIDTH / 2
+        return np.asarray(np.cos(2 * np.pi / self.full_size * np.outer(modes, nodes * WIDTH / 2)) @ values)
+
+    def modes(self, values: Complex, n_threads: int) -> Floats:
+        """Real part of the sums at voxels -n/2 ... n/2 - 1 on each axis, [n, n, n] z, y, x."""
         modes = np.arange(self.n_modes) - self.n_modes // 2
-        used = np.nonzero(line)[0]
-        return np.asarray(np.cos(2 * np.pi / self.full_size * np.outer(modes, offsets[used])) @ line[used])
+        factor = (1 / self.profile(modes)).astype(np.float32)
+        values = self._transform(self._transform(values, 0, factor, n_threads), 1, factor, n_threads)
+        result = np.empty((self.n_modes,) * 3, dtype=np.float32)
+        for start in range(0, self.n_modes, SLAB):
+            whole = self._folded(values[start : start + SLAB])
+            sums = fft.irfft(whole, n=self.full_size, axis=2, norm="forward", workers=n_threads)
+            result[start : start + SLAB] = np.take(sums, modes % self.full_size, axis=2) * factor
+        return result
 
-    def add(self, points: NDArray[np.float32], strengths: Complex) -> None:
-        """Add strengths [m] at points [3, m] (x, y, z, radians a voxel of the result)."""
-        # finufft's first axis is the slowest of the output array: hand over z, y, x. It takes the grid's edge for pi.
-        zyx = np.ascontiguousarray(points[::-1] * np.float32(self.full_size / self.size))
-        self._grid += self._spread(zyx, strengths)
+    def _folded(self, values: Complex) -> Complex:
+        """The cells 0 ... full_size / 2 on x, halved where the transform adds their conjugates.
 
-    def result(self) -> NDArray[np.float32]:
-        """Real part of the sums at voxels -n/2 ... n/2 - 1 on each axis, [n, n, n] z, y, x. The grid is spent."""
-        values = self._grid
-        del self._grid, self._batch
-        values = self._transform(self._transform(values, 0, np.complex64), 1, np.complex64)
-        return self._transform(values, 2, np.float32)
+        What a point left beyond either end, its conjugate left within.
+        """
+        last = self.full_size // 2
+        given = values[:, :, MARGIN : MARGIN + last + 1]
+        whole = np.zeros((*values.shape[:2], last + 1), dtype=np.complex64)
+        whole[:, :, : given.shape[2]] = given
+        for cell in (*range(-MARGIN, 0), *range(last + 1, values.shape[2] - MARGIN)):
+            whole[:, :, -cell if cell < 0 else self.full_size - cell] += values[:, :, MARGIN + cell].conj()
+        whole[:, :, 1:last] *= np.float32(0.5)
+        return whole
 
-    def _transform(self, values: Complex, axis: int, kind: type) -> NDArray[Any]:
+    def _transform(self, values: Complex, axis: int, factor: Floats, n_threads: int) -> Complex:
         """Complete, transform and crop one axis, a slab of another axis at a time: the complete grid is never held."""
         half, low = self.n_modes // 2, self.size // 2
-        wanted = np.arange(-half, half) % self.full_size
         across = 1 if axis == 0 else 0
         shape = list(values.shape)
         shape[axis] = self.n_modes
-        result: NDArray[Any] = np.empty(shape, dtype=kind)
-        factor = np.moveaxis((1 / self._profile).astype(np.float32)[:, None, None], 0, axis)
+        result: NDArray[Any] = np.empty(shape, dtype=np.complex64)
+        along = np.moveaxis(factor[:, None, None], 0, axis)
         for start in range(0, values.shape[across], SLAB):
             slab = _part(across, start, start + SLAB)
             piece = values[slab]
             shape = list(piece.shape)
             shape[axis] = self.full_size
             complete = np.zeros(shape, dtype=np.complex64)
-            complete[_part(axis, 0, self.size - low)] = piece[_part(axis, low, self.size)]
-            complete[_part(axis, self.full_size - low, self.full_size)] = piece[_part(axis, 0, low)]
-            sums = fft.ifft(complete, axis=axis, norm="forward", workers=self.n_threads, overwrite_x=True)
-            sums = np.take(sums, wanted, axis=axis)
-            result[slab] = (sums if kind is np.complex64 else sums.real) * factor
+            reached = min(low, self.full_size // 2)
+            complete[_part(axis, 0, reached)] = piece[_part(axis, low, low + reached)]
+            complete[_part(axis, self.full_size - reached, self.full_size)] = piece[_part(axis, low - reached, low)]
+            for cell in (*range(-low, -reached), *range(reached, low)):  # beyond an end, a point comes in at the other
+                place = cell % self.full_size
+                complete[_part(axis, place, place + 1)] += piece[_part(axis, low + cell, low + cell + 1)]
+            sums = fft.ifft(complete, axis=axis, norm="forward", workers=n_threads, overwrite_x=True)
+            whole = result[slab]
+            whole[_part(axis, 0, half)] = sums[_part(axis, self.full_size - half, self.full_size)]
+            whole[_part(axis, half, self.n_modes)] = sums[_part(axis, 0, self.n_modes - half)]
+            whole *= along
         return result
 
 
-def grid_size(n_modes: int, largest_frequency: float | None = None) -> int:
-    """Fine cells on an axis that points up to `largest_frequency` (cycles over `n_modes` voxels) reach."""
-    full = fine_grid_size(n_modes)
-    if largest_frequency is None:
-        return full
-    return min(full, fast_even_size(2 * (largest_frequency * full / n_modes + KERNEL_REACH_CELLS)))
+def even_resampled(values: Floats, across: Floats, along: tuple[Floats, Floats]) -> Floats:
+    """Apply the same matrix to each axis of an even function whose x axis is given by half.
+
+    Parameters
+    ----------
+    values : [c, c, h] z, y, x
+    across : [f, c], for z and y; its rows in the order of an FFT's frequencies
+    along : [g, h] twice: the matrix for the x >= 0 that are given, and for their mates at -x (at -z and -y, too)
+
+    Returns
+    -------
+    [f, f, g]
+    """
+    rows, columns, half = values.shape
+    there = np.matmul(across, np.matmul(across, values.reshape(rows, -1)).reshape(len(across), columns, half))
+    result: Floats = there @ along[0].T
+    mates = there @ along[1].T
+    mirrored = -np.arange(len(across)) % len(across)
+    for z in range(len(across)):
+        result[z] += mates[mirrored[z]][mirrored]
+    return result
+
+
+class SliceSums:
+    """The sums over particles from which b and the kernel t are made.
+
+    Parameters
+    ----------
+    plane : the Fourier points of an image that are used
+    right_modes : voxels of b on each axis, for the extent of the images' box
+    kernel_modes : voxels of t on each axis, for the extent of the doubled box
+    upsampling : fine cells a mode, > 1
+    """
+
+    def __init__(self, plane: HalfPlane, right_modes: int, kernel_modes: int, upsampling: float = UPSAMPLING) -> None:
+        reach = float(plane.radius.max())
+        self.right, self.kernel = right, kernel = slice_grids(reach, right_modes, kernel_modes, upsampling)
+        self._kx, self._ky = plane.kx.astype(np.float64), plane.ky.astype(np.float64)
+        self._right_sums = np.zeros((2, *right.shape), dtype=np.float32)  # real and imaginary parts
+        self._kernel_sums = np.zeros(kernel.shape, dtype=np.float32)
+        # cycles of the images' box; t's box is twice as wide
+        self._cells = right.cells_per_cycle, 2 * kernel.cells_per_cycle
+        self._coefficients = right.coefficients(), kernel.coefficients()
+
+    def add(self, rotations: Doubles, observed: Complex, ctf: Floats, weight: Floats) -> None:
+        """Add weight * ctf * observed to b's sums and weight * ctf^2 to t's, at the points of some slices.
+
+        Parameters
+        ----------
+        rotations : [m, 3, 3], of the map
+        observed, ctf : [m, points]
+        weight : [points]
+        """
+        spread_slices(
+            rotations,
+            (self._kx, self._ky),
+            (observed, ctf, weight),
+            self._coefficients,
+            self._cells,
+            self._right_sums,
+            self._kernel_sums,
+        )
+
+    def right_side(self, n_threads: int) -> Floats:
+        """Re sum weight ctf observed exp(2 pi i k . r / n), [n, n, n]. The sums are spent."""
+        values = np.empty(self.right.shape, dtype=np.complex64)
+        values.real, values.imag = self._right_sums
+        del self._right_sums
+        return self.right.modes(values, n_threads)
+
+    def kernel_spectrum(self, frequencies: NDArray[np.int64], band: int) -> Floats:
+        """Transform of t on the doubled box without its offsets of half that box, which join no two voxels.
+
+        Parameters
+        ----------
+        frequencies : [f] of the doubled box, in its cycles, in the order of an FFT
+        band : the highest of them
+
+        Returns
+        -------
+        [f, f, band + 1] z, y, x; a sum over t's own voxels
+        """
+        grid, n = self.kernel, self.kernel.n_modes
+        offset = np.arange(1 - n // 2, n // 2)
+        weight = 1 / grid.profile(offset)
+
+        def matrix(to: NDArray[np.int64], cells: NDArray[np.int64]) -> Doubles:
+            there, back = 2 * np.pi / n * np.outer(to, offset), 2 * np.pi / grid.full_size * np.outer(offset, cells)
+            return np.asarray((np.cos(there) * weight) @ np.cos(back) + (np.sin(there) * weight) @ np.sin(back))
+
+        across = matrix(frequencies, np.arange(grid.size) - grid.size // 2).astype(np.float32)
+        given, last = np.arange(grid.size_x) - MARGIN, np.arange(band + 1)
+        along = (matrix(last, given) / 2).astype(np.float32), (matrix(-last, given) / 2).astype(np.float32)
+        return even_resampled(self._kernel_sums, across, along)
+
+
+def slice_grids(
+    reach: float, right_modes: int, kernel_modes: int, upsampling: float = UPSAMPLING
+) -> tuple[FineGrid, FineGrid]:
+    """The fine grids of b and t for slices up to a frequency, in cycles a box edge."""
+    return FineGrid(right_modes, reach, upsampling), FineGrid(kernel_modes, 2 * reach, upsampling)
+
+
+def _shape_parameter(cells_per_cycle: float) -> float:
+    return float(np.pi * np.sqrt((WIDTH / cells_per_cycle * (cells_per_cycle - 0.5)) ** 2 - 0.8))
+
+
+def _spreading_function(distance: Doubles, shape_parameter: float) -> Doubles:
+    inside = np.sqrt(np.maximum(1 - (2 * np.asarray(distance) / WIDTH) ** 2, 0))
+    return np.asarray(np.i0(shape_parameter * inside) / np.i0(shape_parameter))
 
 
 def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:

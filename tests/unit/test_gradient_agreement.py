@@ -13,6 +13,7 @@ from gem_plugin.ops.replicate import Tensors
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
 from gem_plugin.prediction import negative_log_likelihood, predicted_transforms, weights
 from gem_plugin.render import in_voxels
+from gem_plugin.spreading import UPSAMPLING
 
 N, COUNT, N_GAUSSIANS = 24, 8, 15
 K_MAX = 0.35 * N
@@ -64,8 +65,8 @@ def disagreement(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(found - expected, axis=0) / np.linalg.norm(expected, axis=0))
 
 
-def collapsed(batch: FourierBatch, plane: conventions.HalfPlane, cutoff: float, tolerance: float = 1e-6) -> np.ndarray:
-    accumulator = Accumulator(plane, noise_power(plane), 1, tolerance=tolerance)
+def collapsed(batch: FourierBatch, plane: conventions.HalfPlane, cutoff: float, upsampling: float = 2.0) -> np.ndarray:
+    accumulator = Accumulator(plane, noise_power(plane), 1, upsampling=upsampling)
     accumulator.add(batch)
     parameters = gaussians(torch.float32)
     volume = voxelize(*parameters, N, cutoff_sigmas=cutoff)
@@ -125,6 +126,6 @@ def test_the_oracles_agree(batch: FourierBatch, plane: conventions.HalfPlane) ->
 
 def test_the_default_cutoff_costs_little(batch: FourierBatch, plane: conventions.HalfPlane) -> None:
     cutoff = DEFAULT_CUTOFF_SIGMAS
-    differences = disagreement(collapsed(batch, plane, cutoff, 1e-4), image_by_image(batch, plane, cutoff))
+    differences = disagreement(collapsed(batch, plane, cutoff, UPSAMPLING), image_by_image(batch, plane, cutoff))
     assert differences.max() < DEFAULT_AGREEMENT, dict(zip(PARAMETERS, differences, strict=True))
     assert differences.max() > AGREEMENT  # else the cutoff would not be what limits it

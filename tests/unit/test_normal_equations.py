@@ -9,7 +9,6 @@ from gem_plugin.errors import InputError
 from gem_plugin.io.particles import OpticsGroup
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
-from gem_plugin.spreading import SpreadingGrid
 from tests.helpers import NUFFT, relative_error
 
 N = 16
@@ -52,33 +51,6 @@ def log_likelihood(volume: np.ndarray, batch: FourierBatch) -> float:
     plane = conventions.half_plane(N, N / 2 - 0.5)
     residual = batch.ctf * slices(volume, batch) - batch.observed
     return float((plane.weight * np.abs(residual) ** 2 / noise_power()).sum())
-
-
-def test_spreading_is_the_adjoint_sum() -> None:
-    rng = np.random.default_rng(0)
-    k = rng.uniform(-N / 2, N / 2, (3, 400))
-    strengths = (rng.normal(size=400) + 1j * rng.normal(size=400)).astype(np.complex64)
-    grid = SpreadingGrid(N, 1)
-    points = (2 * np.pi * k / N).astype(np.float32)
-    grid.add(points[:, :150], strengths[:150])
-    grid.add(points[:, 150:], strengths[150:])
-    axis = np.arange(N) - N // 2
-    x, y, z = (np.exp(1j * np.outer(axis, p)) for p in points.astype(np.float64))
-    expected = np.einsum("zp,yp,xp,p->zyx", z, y, x, strengths)
-    assert relative_error(grid.result(), expected.real) < NUFFT
-
-
-def test_voxels_finer_than_the_points_need_keep_fewer_cells() -> None:
-    rng = np.random.default_rng(0)
-    largest = 5.0
-    k = rng.uniform(-largest, largest, (3, 200))
-    strengths = (rng.normal(size=200) + 1j * rng.normal(size=200)).astype(np.complex64)
-    grid = SpreadingGrid(40, 1, largest)
-    assert grid.size < grid.full_size
-    grid.add((2 * np.pi * k / 40).astype(np.float32), strengths)
-    axis = np.arange(40) - 20
-    x, y, z = (np.exp(2j * np.pi * np.outer(axis, p) / 40) for p in k)
-    assert relative_error(grid.result(), np.einsum("zp,yp,xp,p->zyx", z, y, x, strengths).real) < NUFFT
 
 
 def test_gradient_of_the_likelihood_is_t_v_minus_b(batch: FourierBatch) -> None:
