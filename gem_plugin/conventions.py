@@ -109,8 +109,13 @@ def centring_phases(shifts_px: Floats, plane: HalfPlane) -> NDArray[np.complex64
     -------
     [m, points]
     """
-    phase = (-2 * np.pi / plane.box_size_px) * (shifts_px @ np.stack([plane.kx, plane.ky]))
-    return np.asarray(np.exp(1j * phase), dtype=np.complex64)
+    n = plane.box_size_px
+    frequencies = np.arange(-(n // 2), n // 2)
+    # an exponential for each frequency of each axis, then one product a point
+    along_x, along_y = np.exp((-2j * np.pi / n) * shifts_px.T[:, :, None] * frequencies).astype(np.complex64)
+    phases: NDArray[np.complex64] = np.take(along_x, plane.kx + n // 2, axis=1)
+    phases *= np.take(along_y, plane.ky + n // 2, axis=1)
+    return phases
 
 
 def slice_points(rotations: Floats, plane: HalfPlane) -> NDArray[np.float32]:
