@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
+from gem_plugin.distance import distance_px
 from gem_plugin.fsc import Shells, correlation
 from gem_plugin.honest import masked_transform
 from gem_plugin.local_curve import LocalCurve, stated_curve
 from gem_plugin.local_filter import overlapping_bands
-from gem_plugin.local_powers import BandFilter
 from gem_plugin.reconstruction import ResolutionCurve
 
 Map = NDArray[np.floating[Any]]
@@ -74,21 +73,22 @@ def calibrated_pair(
     ----------
     gaussian_maps, model_free_maps, mask : [n, n, n]
     curve, local : of the same maps under the same mask
-    n_threads : of some of the FFTs
+    n_threads : of the FFTs
     """
-    shells = Shells(mask.shape[0])
+    shells = Shells(mask.shape[0], n_threads)
     v1, v2 = _with_noise_beyond_the_data(shells, model_free_maps, int(curve.last_shell[-1]))
     pixel_size_in_angstroms = float(curve.shell_resolution_in_angstroms[1]) / mask.shape[0]
     outside = solvent_weight(mask, v1 - v2, pixel_size_in_angstroms) / np.float32(np.sqrt(2))
     base = (gaussian_maps[0] + outside * v1, gaussian_maps[1] + outside * v2)
-    inside = _spread_locally(mask * (v1 - v2) / 2, local, curve, n_threads)
+    inside = _spread_locally(shells, mask * (v1 - v2) / 2, local, curve)
     target = target_fsc(curve, shells.last + 1)
     strength = np.ones(shells.last + 1)
     strength[0] = 0  # the level of a map is not measured (its mean outside the mask goes), so nothing bounds its noise
+    added = shells.transform(inside)
+    scale_to_target = _ScaleToTarget(shells, base, mask, target)
     for _ in range(ROUNDS):
-        noise = shells.filter(inside, strength)
-        strength = strength * _scale_to_target(shells, base, (noise, -noise), mask, target)
-    noise = shells.filter(inside, strength)
+        strength = strength * scale_to_target(shells.map_of(added, strength))
+    noise = shells.map_of(added, strength)
     return (base[0] + noise).astype(np.float32), (base[1] - noise).astype(np.float32)
 
 
@@ -102,18 +102,19 @@ def solvent_weight(mask: Map, noise: Map, pixel_size_in_angstroms: float) -> Map
     ----------
     noise : [n, n, n] difference of the model-free maps
     """
-    beyond_px = distance_transform_edt(mask <= 0)
-    plain = (1 - mask) ** 8
-    power = noise.astype(np.float64) ** 2
+    beyond_in_angstroms = distance_px(mask > 0) * np.float32(pixel_size_in_angstroms)
+    plain = (((1 - mask) ** 2) ** 2) ** 2
+    power = (plain * noise) ** 2
+    least = LEAST_SOLVENT * power.sum(dtype=np.float64)
     for clearance in CLEARANCES_IN_ANGSTROMS:
-        ramp = np.clip((beyond_px * pixel_size_in_angstroms - clearance) / CLEARANCE_EDGE_IN_ANGSTROMS, 0, 1)
-        weight = plain * (0.5 - 0.5 * np.cos(np.pi * ramp))
-        if (weight**2 * power).sum() >= LEAST_SOLVENT * (plain**2 * power).sum():
-            return np.asarray(weight, dtype=np.float32)
+        ramp = np.clip((beyond_in_angstroms - clearance) / CLEARANCE_EDGE_IN_ANGSTROMS, 0, 1)
+        edge = 0.5 - 0.5 * np.cos(np.pi * ramp)
+        if (edge**2 * power).sum(dtype=np.float64) >= least:
+            return np.asarray(plain * edge, dtype=np.float32)
     return np.asarray(plain, dtype=np.float32)
 
 
-def _spread_locally(noise: Map, local: LocalCurve, curve: ResolutionCurve, n_threads: int) -> Map:
+def _spread_locally(shells: Shells, noise: Map, local: LocalCurve, curve: ResolutionCurve) -> Map:
     """Give a map of noise, band by band, the strength that the local curve asks for in each place."""
     powers = local.powers
     strength = _strength(
@@ -122,13 +123,13 @@ def _spread_locally(noise: Map, local: LocalCurve, curve: ResolutionCurve, n_thr
         (powers.g2n - powers.g1n, powers.g1n, -powers.g2n),
         (-powers.nn, powers.nn, powers.nn),
     )
-    band_filter = BandFilter(noise.shape[0], n_threads)
-    transform = band_filter.transform(noise)
+    transform = shells.transform(noise.astype(np.float32, copy=False))
     spread = np.zeros(noise.shape, dtype=np.float32)
     for triangle, samples in zip(
         overlapping_bands(local.bands, noise.shape[0] // 2 + 1), np.minimum(strength, STRONGEST), strict=True
     ):
-        spread += local.windows.at_voxels(samples) * band_filter(transform, triangle)
+        band = shells.map_of(transform, triangle)
+        spread += np.multiply(local.windows.at_voxels(samples), band, out=band)
     return spread
 
 
@@ -148,17 +149,24 @@ def _with_noise_beyond_the_data(shells: Shells, maps: tuple[Map, Map], last_shel
     return first, second
 
 
-def _scale_to_target(
-    shells: Shells, gaussian_maps: tuple[Map, Map], noise: tuple[Map, Map], mask: Map, target: Floats
-) -> Floats:
-    """Per shell, the factor on the added noise that brings the masked FSC down to the target; 0 if it is below."""
-    g1, g2 = (masked_transform(shells, volume, mask) for volume in gaussian_maps)
-    u1, u2 = (masked_transform(shells, volume, mask) for volume in noise)
-    g12, cross = shells.cross_power(g1, g2), shells.cross_power(g1, u2) + shells.cross_power(u1, g2)
-    u12 = shells.cross_power(u1, u2)
-    gu1, gu2 = shells.cross_power(g1, u1), shells.cross_power(g2, u2)
-    maps, noises = (g12, shells.power(g1), shells.power(g2)), (u12, shells.power(u1), shells.power(u2))
-    return _strength(target, maps, (cross, gu1, gu2), noises)
+class _ScaleToTarget:
+    """Per shell, the factor on noise that brings a pair's masked FSC down to a target; 0 if it is below.
+
+    The noise is added to the first map and taken from the second.
+    """
+
+    def __init__(self, shells: Shells, pair: tuple[Map, Map], mask: Map, target: Floats) -> None:
+        self._shells, self._mask, self._target = shells, mask, target
+        g1, g2 = (masked_transform(shells, volume, mask) for volume in pair)
+        self._pair = g1, g2
+        self._powers = shells.cross_power(g1, g2), shells.power(g1), shells.power(g2)
+
+    def __call__(self, noise: Map) -> Floats:
+        shells = self._shells
+        u = masked_transform(shells, noise, self._mask)
+        g1u, g2u = (shells.cross_power(g, u) for g in self._pair)
+        power = shells.power(u)
+        return _strength(self._target, self._powers, (g2u - g1u, g1u, -g2u), (-power, power, power))
 
 
 def _strength(target: Floats, maps: Triple, mixed: Triple, noises: Triple) -> Floats:

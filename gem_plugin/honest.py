@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.fsc import Shells
+from gem_plugin.shell_sums import Transform
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
@@ -70,20 +71,24 @@ class MaskedHalves:
     """Transforms of the four maps under one mask, each map's mean outside the mask subtracted first."""
 
     shells: Shells
-    gaussian: tuple[NDArray[np.complex128], NDArray[np.complex128]]
-    model_free: tuple[NDArray[np.complex128], NDArray[np.complex128]]
+    gaussian: tuple[Transform, Transform]
+    model_free: tuple[Transform, Transform]
 
 
-def masked_transform(shells: Shells, volume: Map, mask: Map) -> NDArray[np.complex128]:
+def masked_transform(shells: Shells, volume: Map, mask: Map) -> Transform:
     """Transform of a map under a mask, its mean outside subtracted so that the mask's shape does not show."""
-    outside = 1 - mask.astype(np.float64)
-    level = (volume * outside).sum() / outside.sum() if outside.sum() > 0 else 0.0
+    inside = mask.sum(dtype=np.float64)
+    outside = mask.size - inside
+    density = volume.sum(dtype=np.float64) - np.einsum("i,i->", volume.ravel(), mask.ravel(), dtype=np.float64)
+    level = float(density / outside) if outside > 0 else 0.0
     return shells.transform((volume - level) * mask)
 
 
-def mask_halves(gaussian_maps: tuple[Map, Map], model_free_maps: tuple[Map, Map], mask: Map) -> MaskedHalves:
+def mask_halves(
+    gaussian_maps: tuple[Map, Map], model_free_maps: tuple[Map, Map], mask: Map, n_threads: int = 1
+) -> MaskedHalves:
     """Bring four maps under one mask."""
-    shells = Shells(mask.shape[0])
+    shells = Shells(mask.shape[0], n_threads)
     g1, g2, v1, v2 = (masked_transform(shells, volume, mask) for volume in (*gaussian_maps, *model_free_maps))
     return MaskedHalves(shells, (g1, g2), (v1, v2))
 

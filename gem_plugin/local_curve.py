@@ -89,6 +89,7 @@ def measure_locally(
     curve: ResolutionCurve,
     radius_px: float,
     n_threads: int,
+    halves: MaskedHalves | None = None,
 ) -> LocalCurve:
     """Measure the honest curve in sliding windows.
 
@@ -98,11 +99,12 @@ def measure_locally(
     curve : of the same maps under the same mask
     radius_px : of the windows at half height
     n_threads : of the FFTs
+    halves : the same maps under the same mask, if they are at hand
     """
-    halves = mask_halves(gaussian_maps, model_free_maps, mask)
+    halves = halves or mask_halves(gaussian_maps, model_free_maps, mask, n_threads)
     bands = Bands(curve.first_shell, curve.last_shell)
     windows = SlidingWindows(mask.shape[0], radius_px)
-    powers = local_powers(halves, bands, windows, n_threads)
+    powers = local_powers(halves, bands, windows)
     levels = _levels(windows, mask)
     ratio = _ratio(powers, levels, halves, bands, curve)
     return LocalCurve(windows, bands, powers, ratio)

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gem_plugin.fsc import Shells
 from gem_plugin.honest import Bands
 from gem_plugin.local_curve import LocalCurve
-from gem_plugin.local_powers import BandFilter
 from gem_plugin.reconstruction import ResolutionCurve
 
 Map = NDArray[np.floating[Any]]
@@ -29,9 +29,11 @@ def filter_locally(mean: Map, local: LocalCurve, curve: ResolutionCurve, n_threa
 
     Where the local curve is the global one this is the combined map.
     """
-    band_filter = BandFilter(mean.shape[0], n_threads)
-    transform = band_filter.transform(mean)
+    shells = Shells(mean.shape[0], n_threads)
+    transform = shells.transform(mean.astype(np.float32, copy=False))
     filtered = np.zeros(mean.shape, dtype=np.float32)
     for triangle, ratio in zip(overlapping_bands(local.bands, len(curve.filter_weight)), local.ratio, strict=True):
-        filtered += local.windows.at_voxels(ratio) * band_filter(transform, triangle * curve.filter_weight)
+        if (curve.filter_weight[triangle > 0] > 0).any():
+            band = shells.map_of(transform, triangle * curve.filter_weight)
+            filtered += np.multiply(local.windows.at_voxels(ratio), band, out=band)
     return filtered

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
+from gem_plugin.distance import distance_px
 from gem_plugin.model_free import support_sphere
 
 Map = NDArray[np.floating[Any]]
@@ -33,7 +34,7 @@ def soft_mask(volume: Map, radius_px: float) -> Map:
     inside = blurred > THRESHOLD * blurred.max()
     if not inside.any():
         return sphere
-    ramp = np.clip((distance_transform_edt(~inside) - EXTEND_PX) / EDGE_PX, 0, 1)
+    ramp = np.clip((distance_px(inside) - EXTEND_PX) / EDGE_PX, 0, 1)
     return np.asarray((0.5 + 0.5 * np.cos(np.pi * ramp)) * sphere, dtype=np.float32)
 
 
@@ -43,5 +44,5 @@ def independent_fraction(mask: Map) -> float:
     White noise under the mask has power proportional to m^2, and the variance of a shell's sum of products goes
     with the sum of m^4.
     """
-    square = mask.astype(np.float64) ** 2
-    return float(square.sum() ** 2 / (square.size * (square**2).sum()))
+    square = np.square(mask, dtype=np.float64).ravel()
+    return float(square.sum() ** 2 / (square.size * np.einsum("i,i->", square, square)))

@@ -22,10 +22,10 @@ from gem_plugin.noise_substitution import NoiseSubstitution
 from gem_plugin.phase_randomisation import KEPT_SHELLS, corrected_fsc
 from gem_plugin.reconstruction import HalfResult, NoiseControl, ResolutionCurve
 from gem_plugin.run import Run
+from gem_plugin.shell_sums import Transform
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
-Transform = NDArray[np.complex128]
 Halves = tuple[HalfResult, HalfResult]
 
 SIGNIFICANCE = 3.0

@@ -15,10 +15,10 @@ from scipy import fft
 from gem_plugin import conventions
 from gem_plugin.fsc import correlation
 from gem_plugin.reconstruction import PostProcessCurves
+from gem_plugin.shell_sums import Transform, sum_over_shells
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
-Transform = NDArray[np.complex128]
 
 RANDOMISED_BELOW = 0.8  # of the unmasked half-map FSC, as RELION does
 KEPT_SHELLS = 2  # from the randomised one on, in which the curve is left as it is: the step itself leaks there
@@ -30,17 +30,24 @@ def first_randomised_shell(unmasked_fsc: Floats) -> int | None:
     return int(below[0]) + 1 if len(below) else None
 
 
-def randomise_phases(volume: Map, from_shell: int, generator: np.random.Generator) -> Map:
+def randomise_phases(volume: Map, from_shell: int, generator: np.random.Generator, n_threads: int = 1) -> Map:
     """A map [n, n, n] with the amplitudes of `volume` and, from a shell on, random phases.
 
     The phases are those of white noise, which are uniform, independent, and of a real map.
     """
-    transform = fft.rfftn(volume)
-    phases = fft.rfftn(generator.standard_normal(volume.shape, dtype=np.float32))
-    beyond = conventions.shell_indices(volume.shape[0]) >= from_shell
-    length = np.abs(phases[beyond])
-    transform[beyond] = np.abs(transform[beyond]) * phases[beyond] / np.where(length > 0, length, 1)
-    return np.asarray(fft.irfftn(transform, s=volume.shape))
+    shell = conventions.shell_indices(volume.shape[0])
+    return _randomised(fft.rfftn(volume, workers=n_threads), shell >= from_shell, generator, n_threads)
+
+
+def _randomised(transform: Transform, beyond: NDArray[np.bool_], generator: np.random.Generator, n_threads: int) -> Map:
+    n = transform.shape[0]
+    phases = fft.rfftn(generator.standard_normal((n, n, n), dtype=np.float32), workers=n_threads)
+    length = np.abs(phases)
+    amplitude = np.abs(transform)
+    gain = np.divide(amplitude, length, out=np.zeros_like(amplitude), where=length > 0)
+    np.multiply(phases, gain, out=phases)
+    np.copyto(phases, transform, where=~beyond)
+    return np.asarray(fft.irfftn(phases, s=(n, n, n), workers=n_threads))
 
 
 def relion_fsc(first: Map, second: Map) -> Floats:
@@ -49,25 +56,15 @@ def relion_fsc(first: Map, second: Map) -> Floats:
     Conjugate pairs at x frequency 0 so count twice as much as all others; `gem_plugin.fsc` gives every coefficient the
     same weight. The two differ by some thousandths.
     """
-    shell = conventions.shell_indices(first.shape[0]).ravel()
-    inside = shell <= first.shape[0] // 2
-    a, b = (fft.rfftn(volume).ravel()[inside] for volume in (first, second))
-    cross, power_a, power_b = (
-        np.bincount(shell[inside], weights=values).astype(np.float64)
-        for values in (a.real * b.real + a.imag * b.imag, np.abs(a) ** 2, np.abs(b) ** 2)
-    )
+    shell = conventions.shell_indices(first.shape[0]).astype(np.int16)
+    return _relion_fsc(shell, fft.rfftn(first), fft.rfftn(second))
+
+
+def _relion_fsc(shell: NDArray[np.int16], first: Transform, second: Transform) -> Floats:
+    cross, power_a, power_b = (np.zeros(shell.shape[0] // 2 + 1) for _ in range(3))
+    for sums, a, b in ((cross, first, second), (power_a, first, first), (power_b, second, second)):
+        sum_over_shells(shell, a, b, 1, sums)
     return correlation(cross, power_a, power_b)
-
-
-def randomised_pair(
-    unmasked_fsc: Floats, maps: tuple[Map, Map], generator: np.random.Generator
-) -> tuple[int | None, tuple[Map, Map]]:
-    """The shell from which on phases are randomised, and both maps so; the maps themselves where there is no shell."""
-    from_shell = first_randomised_shell(unmasked_fsc)
-    if from_shell is None:
-        return None, maps
-    first, second = (randomise_phases(volume, from_shell, generator) for volume in maps)
-    return from_shell, (first, second)
 
 
 def corrected_fsc(masked: Floats, randomised: Floats, from_shell: int | None) -> Floats:
@@ -83,19 +80,32 @@ def corrected_fsc(masked: Floats, randomised: Floats, from_shell: int | None) ->
 
 
 def postprocess_curves(
-    maps: tuple[Map, Map], mask: Map, generator: np.random.Generator
+    maps: tuple[Map, Map], mask: Map, generator: np.random.Generator, n_threads: int = 1
 ) -> tuple[PostProcessCurves, tuple[Map, Map]]:
     """The half-map FSCs of RELION's PostProcess, and the two maps with randomised phases.
+
+    The maps themselves come back where there is no shell from which to randomise.
 
     Parameters
     ----------
     maps : [n, n, n] two half maps
     mask : [n, n, n] by which both are multiplied as they are, as RELION does
+    n_threads : of the FFTs
     """
-    unmasked = relion_fsc(*maps)
-    from_shell, (r1, r2) = randomised_pair(unmasked, maps, generator)
-    masked = relion_fsc(maps[0] * mask, maps[1] * mask)
-    randomised = relion_fsc(r1 * mask, r2 * mask)
+    shell = conventions.shell_indices(mask.shape[0]).astype(np.int16)
+    first, second = (fft.rfftn(volume, workers=n_threads) for volume in maps)
+    unmasked = _relion_fsc(shell, first, second)
+    from_shell = first_randomised_shell(unmasked)
+    r1, r2 = maps
+    if from_shell is not None:
+        beyond = shell >= from_shell
+        r1, r2 = (_randomised(transform, beyond, generator, n_threads) for transform in (first, second))
+
+    def masked_fsc(a: Map, b: Map) -> Floats:
+        return _relion_fsc(shell, *(fft.rfftn(volume * mask, workers=n_threads) for volume in (a, b)))
+
+    masked = masked_fsc(*maps)
+    randomised = masked_fsc(r1, r2)
     return PostProcessCurves(
         unmasked=unmasked,
         masked=masked,

@@ -15,6 +15,7 @@ from gem_plugin.curve_checks import check_curve
 from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import process_half
+from gem_plugin.honest import mask_halves
 from gem_plugin.independence import refuse_shared_images, views_sentences
 from gem_plugin.io.particles import Particles
 from gem_plugin.local_curve import choose_radius_px, measure_locally
@@ -191,7 +192,7 @@ def _combine(
     gaussian_maps = (halves[0].gaussian_map, halves[1].gaussian_map)
     model_free_maps = (halves[0].model_free_map, halves[1].model_free_map)
     mean = (gaussian_maps[0] + gaussian_maps[1]) / 2
-    shells = Shells(box_size_px)
+    shells = Shells(box_size_px, run.n_threads)
     mask_origin = "given (--in_mask)"
     if mask is None:
         outline = np.exp(-0.5 * (np.arange(shells.last + 1) / MASK_LOWPASS_SHELLS) ** 2)
@@ -204,6 +205,7 @@ def _combine(
             run.monitor.warn(sentence)
     _warn_where_the_sphere_cuts(mean, radius_px, run.monitor)
     run.monitor.advance(1)
+    masked = mask_halves(gaussian_maps, model_free_maps, mask, run.n_threads)
     curve = resolution_curve(
         gaussian_maps,
         model_free_maps,
@@ -215,13 +217,15 @@ def _combine(
         symmetry_order=run.group.order,
         quarter_maps=(halves[0].quarter_maps, halves[1].quarter_maps),
         seed=run.config.seed,
+        n_threads=run.n_threads,
+        halves=masked,
     )
     for sentence in (*check_curve(curve), *views_sentences(max(half.unseen_share for half in halves))):
         run.monitor.warn(sentence)
     run.monitor.advance(2)
     pixel = particles.optics.pixel_size_in_angstroms
     radius = run.config.locres_radius / pixel or choose_radius_px(curve, mask)
-    local = measure_locally(gaussian_maps, model_free_maps, mask, curve, radius, run.n_threads)
+    local = measure_locally(gaussian_maps, model_free_maps, mask, curve, radius, run.n_threads, masked)
     pair = calibrated_pair(gaussian_maps, model_free_maps, mask, curve, local, run.n_threads)
     control = run_noise_control(particles, halves, curve, mask, run)
     run.monitor.advance(3)

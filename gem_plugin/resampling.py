@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from gem_plugin.fsc import Shells
+from gem_plugin.shell_sums import Transform
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Transform = NDArray[np.complex128]
 
 BLOCK_EDGE = 3.0  # in distances over which a mask ties coefficients together
 N_GRIDS = 4  # of blocks, displaced: no coefficient is at a block's edge in all of them
@@ -64,11 +64,10 @@ def resampled_error(
     used = (measures.signal > 0) & (measures.cross != 0)
     x, p = np.where(used, measures.cross, 1.0), np.where(used, measures.signal, 1.0)
     c = x / p
-    weight = np.append(np.zeros(shells.last + 1), 0.0)
+    weight = np.zeros(shells.last + 1)
     for band, (first, last) in enumerate(zip(measures.first_shell, measures.last_shell, strict=True)):
         weight[first : last + 1] = c[band]
-    scaled = weight[shells.shell].reshape(g1.shape)
-    rest1, rest2, apart = g1 - scaled * v1, g2 - scaled * v2, v1 - v2
+    rest1, rest2, apart = g1 - shells.weighted(v1, weight), g2 - shells.weighted(v2, weight), v1 - v2
     pairs = [(rest1, d1), (rest1, d2), (rest2, d1), (rest2, d2), (d1, d2), (apart, d1), (apart, d2)]
     variance = _flip_variances(shells, pairs, measures, mask) * symmetry_order
     noise = (variance[4] + (variance[5] + variance[6]) / 2) / 3  # of <N, N'>
@@ -85,8 +84,9 @@ def _flip_variances(
     band_of_shell = np.full(shells.last + 2, -1)
     for band, (first, last) in enumerate(zip(measures.first_shell, measures.last_shell, strict=True)):
         band_of_shell[first : last + 1] = band
-    used = np.flatnonzero(band_of_shell[shells.shell] >= 0)
-    band_of = band_of_shell[shells.shell[used]]
+    band_of_each = band_of_shell[np.minimum(shells.index.ravel(), shells.last + 1)]
+    used = np.flatnonzero(band_of_each >= 0)
+    band_of = band_of_each[used]
     frequencies = np.stack(np.unravel_index(used, (n, n, n // 2 + 1))).astype(np.int32)
     frequencies[:2] -= n * (frequencies[:2] > n // 2)
     z, y, x = frequencies
@@ -95,7 +95,7 @@ def _flip_variances(
     edge, lost = _block_edge(mask)
     grids = [_blocks(frequencies, edge, grid) for grid in range(N_GRIDS)]
     grids = [((band_of * per_band + blocks).astype(np.int32), per_band) for blocks, per_band in grids]
-    multiplicity = shells.multiplicity[used]
+    multiplicity = np.where((x == 0) | (x == n // 2), 1, 2)
     result = np.zeros((len(pairs), len(measures.first_shell)))
     for row, (first, second) in enumerate(pairs):
         values = (first.real * second.real + first.imag * second.imag).ravel()[used] * multiplicity

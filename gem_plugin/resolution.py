@@ -23,11 +23,13 @@ from gem_plugin.independence import shares_noise
 from gem_plugin.phase_randomisation import postprocess_curves
 from gem_plugin.reconstruction import ResolutionCurve
 from gem_plugin.resampling import BandMeasures, resampled_error
+from gem_plugin.shell_sums import Transform
 from gem_plugin.statement import Evidence, make_claim, trusted_error
 
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Pair = tuple[Map, Map]
+Transforms = tuple[tuple[Transform, Transform], tuple[Transform, Transform]]
 
 WIDEST_SHARE = 0.5  # of the shells that hold data: the strong low shells of a wider band would speak for its weak ones
 
@@ -44,6 +46,8 @@ def resolution_curve(
     symmetry_order: int = 1,
     quarter_maps: tuple[Pair, Pair] | None = None,
     seed: int = 0,
+    n_threads: int = 1,
+    halves: MaskedHalves | None = None,
 ) -> ResolutionCurve:
     """The honest curve, its two error bars, what the mask does to it, and the one resolution that may be stated.
 
@@ -57,8 +61,10 @@ def resolution_curve(
     symmetry_order : of the group over which all maps were averaged: so many coefficients are copies of each other
     quarter_maps : both halves' model-free maps of their two quarter sets, for the second error bar
     seed : of the random phases
+    n_threads : of the FFTs
+    halves : the same maps under the same mask, if they are at hand
     """
-    halves = mask_halves(gaussian_maps, model_free_maps, mask)
+    halves = halves or mask_halves(gaussian_maps, model_free_maps, mask, n_threads)
     shells = halves.shells
     (g1, g2), (v1, v2) = halves.gaussian, halves.model_free
     n_shell = shells.n_coefficients / 2 * masks.independent_fraction(mask) / symmetry_order
@@ -71,11 +77,12 @@ def resolution_curve(
     above = (model_free_fsc > SIGNIFICANCE / np.sqrt(n_band)) & (n_band >= LEAST_INDEPENDENT) & np.isfinite(c)
     above &= bands.last - bands.first + 1 <= WIDEST_SHARE * last_shell
     measurable = np.logical_and.accumulate(above)
-    if not _has_signal_under(sphere, model_free_maps, last_shell, symmetry_order):
+    if not _has_signal_under(shells, sphere, model_free_maps, last_shell, symmetry_order):
         measurable[:] = False
-    resampled = _resampled(halves, quarter_maps, mask, bands, powers, symmetry_order) * np.abs(c)
+    quarters = _masked_quarters(shells, quarter_maps, mask)
+    resampled = _resampled(halves, quarters, mask, bands, powers, symmetry_order) * np.abs(c)
     generator = np.random.default_rng([seed, mask.shape[0]])
-    postprocess, random_maps = postprocess_curves(model_free_maps, mask, generator)
+    postprocess, random_maps = postprocess_curves(model_free_maps, mask, generator, n_threads)
     of_mask, of_mask_error = _randomised(halves, random_maps, mask, bands, powers, postprocess.from_shell)
     evidence = Evidence(
         lower=np.where(measurable, c - trusted_error(error, resampled), 0.0),
@@ -86,7 +93,7 @@ def resolution_curve(
         pixel_size_in_angstroms=pixel_size_in_angstroms,
         half_sets_are_refined=half_sets_are_refined,
         is_coarse=bool(bands.last[0] > WIDEST_SHARE * last_shell),
-        shares_noise=_shares_noise(shells, quarter_maps, mask, bands, model_free_fsc, n_band),
+        shares_noise=_shares_noise(shells, quarters, bands, model_free_fsc, n_band),
     )
     claim = make_claim(evidence)
     return ResolutionCurve(
@@ -114,14 +121,20 @@ def resolution_curve(
     )
 
 
-def _shares_noise(
-    shells: Shells, quarter_maps: tuple[Pair, Pair] | None, mask: Map, bands: Bands, half_fsc: Floats, n_band: Floats
-) -> bool:
+def _masked_quarters(shells: Shells, quarter_maps: tuple[Pair, Pair] | None, mask: Map) -> Transforms | None:
     if quarter_maps is None:
+        return None
+    (a1, b1), (a2, b2) = (
+        (masked_transform(shells, a, mask), masked_transform(shells, b, mask)) for a, b in quarter_maps
+    )
+    return (a1, b1), (a2, b2)
+
+
+def _shares_noise(shells: Shells, quarters: Transforms | None, bands: Bands, half_fsc: Floats, n_band: Floats) -> bool:
+    if quarters is None:
         return False
     fscs = []
-    for pair in quarter_maps:
-        a, b = (masked_transform(shells, volume, mask) for volume in pair)
+    for a, b in quarters:
         fscs.append(
             correlation(bands.sum(shells.cross_power(a, b)), bands.sum(shells.power(a)), bands.sum(shells.power(b)))
         )
@@ -136,16 +149,16 @@ def correlation_of_the_mean(half_map_fsc: Floats) -> Floats:
 
 def _resampled(
     halves: MaskedHalves,
-    quarter_maps: tuple[Pair, Pair] | None,
+    quarters: Transforms | None,
     mask: Map,
     bands: Bands,
     powers: BandPowers,
     symmetry_order: int,
 ) -> Floats:
     """Standard error of ln C_full from the quarter sets, [bands]."""
-    if quarter_maps is None:
+    if quarters is None:
         return np.full(len(bands.first), np.nan)
-    d1, d2 = (masked_transform(halves.shells, (a - b) / 2, mask) for a, b in quarter_maps)
+    d1, d2 = ((a - b) / 2 for a, b in quarters)
     measures = BandMeasures(bands.first, bands.last, powers.cross, powers.signal, powers.beta)
     return resampled_error(halves.shells, halves.gaussian, halves.model_free, (d1, d2), mask, measures, symmetry_order)
 
@@ -173,8 +186,7 @@ def _randomised(
     return value, error
 
 
-def _has_signal_under(sphere: Map, model_free_maps: tuple[Map, Map], last_shell: int, symmetry_order: int) -> bool:
-    shells = Shells(sphere.shape[0])
+def _has_signal_under(shells: Shells, sphere: Map, model_free_maps: Pair, last_shell: int, symmetry_order: int) -> bool:
     v1, v2 = (masked_transform(shells, volume, sphere) for volume in model_free_maps)
     n_shell = shells.n_coefficients / 2 * masks.independent_fraction(sphere) / symmetry_order
     bands = lay_out_bands(n_shell, last_shell)

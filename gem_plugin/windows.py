@@ -49,7 +49,7 @@ class SlidingWindows:
 
     def sum(self, volume: Map) -> Samples:
         """Weighted sum of a map in every window, [m, m, m]; the weights of a window within the box sum to 1."""
-        return _along_axes(volume, self._gather)
+        return _along_axes(volume, self._gather).astype(np.float64)
 
     def widen(self, sums: Samples, wider: "SlidingWindows") -> Samples:
         """Sums in wider windows round the same points, from those in these: a Gaussian of a Gaussian is a Gaussian."""
@@ -62,17 +62,18 @@ class SlidingWindows:
         The weights act on products of maps, so they stand where `masks.independent_fraction` has m^2.
         """
         square = mask.astype(np.float32) ** 2
-        total, spread = _along_axes(square, self._gather), _along_axes(square**2, self._gather_square)
+        total = _along_axes(square, self._gather).astype(np.float64)
+        spread = _along_axes(square**2, self._gather_square).astype(np.float64)
         return np.asarray(np.divide(total**2, spread, out=np.zeros_like(total), where=spread > 1e-12 * spread.max()))
 
     def at_voxels(self, samples: NDArray[np.floating[Any]]) -> Map:
         """Interpolate values at the windows' centres linearly between them, [n, n, n]."""
-        return _along_axes(samples, self._spread).astype(np.float32)
+        return _along_axes(samples, self._spread)
 
 
-def _along_axes(volume: Map, matrix: NDArray[np.float32]) -> Samples:
+def _along_axes(volume: Map, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiply each axis of a cube by a matrix [new, old]."""
     out = np.asarray(volume, dtype=np.float32)
     for _ in range(3):  # the axis that is contracted comes back as the last: after three rounds all are in place
         out = np.tensordot(out, matrix, axes=(0, 1))
-    return np.asarray(out, dtype=np.float64)
+    return np.asarray(out)

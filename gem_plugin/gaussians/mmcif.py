@@ -7,6 +7,7 @@ of one asymmetric unit; assembly 1 holds the operators that make the whole map.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,20 +69,22 @@ def mmcif_text(gaussians: Gaussians, *, box_size_px: int, pixel_size_in_angstrom
     b_factors = 8 * np.pi**2 * np.trace(tensors, axis1=1, axis2=2) / 3
     largest = float(np.abs(gaussians.amplitudes).max(initial=0.0)) or 1.0
     occupancies = gaussians.amplitudes.astype(np.float64) / largest
-    atoms = [
-        f"HETATM {i} X UNK . UNX A 1 . ? {x:.3f} {y:.3f} {z:.3f} {occupancy:.5f} {b:.2f} {i} A 1"
-        for i, ((x, y, z), occupancy, b) in enumerate(zip(positions, occupancies, b_factors, strict=True), start=1)
-    ]
-    ellipsoids = [
-        f"{i} X " + " ".join(f"{tensor[row, column]:.4f}" for row, column in _TENSOR)
-        for i, tensor in enumerate(tensors, start=1)
-    ]
+    numbers = np.arange(1, len(gaussians) + 1)
+    atom = "HETATM %d X UNK . UNX A 1 . ? %.3f %.3f %.3f %.5f %.2f %d A 1"
+    atoms = _rows(atom, [numbers, *positions.T, occupancies, b_factors, numbers])
+    ellipsoid = "%d X " + " ".join(["%.4f"] * len(_TENSOR))
+    ellipsoids = _rows(ellipsoid, [numbers, *(tensors[:, row, column] for row, column in _TENSOR)])
     return (
         "data_gaussians\n#\n_entry.id gaussians\n#\n"
         "_entity.id 1\n_entity.type non-polymer\n_entity.pdbx_description 'Gaussians of a cryo-EM map'\n#\n"
         + _assembly_text(point_group(gaussians.symmetry).operators, centre)
-        + "\n".join([_ATOM_COLUMNS + "\n".join(atoms), "#", _TENSOR_COLUMNS + "\n".join(ellipsoids), "#", ""])
+        + "\n".join([_ATOM_COLUMNS + atoms, "#", _TENSOR_COLUMNS + ellipsoids, "#", ""])
     )
+
+
+def _rows(form: str, columns: list[NDArray[Any]]) -> str:
+    """One line a row of some columns of one length, without the last line's end."""
+    return "\n".join(map(form.__mod__, zip(*(column.tolist() for column in columns), strict=True)))
 
 
 def covariances_px2(gaussians: Gaussians) -> Floats:

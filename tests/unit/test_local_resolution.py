@@ -11,7 +11,7 @@ from gem_plugin.fsc import Shells
 from gem_plugin.honest import Bands, band_powers, mask_halves, masked_transform
 from gem_plugin.local_curve import LocalCurve, choose_radius_px, measure_locally
 from gem_plugin.local_filter import filter_locally, overlapping_bands
-from gem_plugin.local_powers import BandFilter, local_powers
+from gem_plugin.local_powers import local_powers
 from gem_plugin.local_resolution import crossing_shells, local_resolution
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
@@ -74,12 +74,12 @@ def halves() -> Halves:
 
 def local_truth(halves: Halves) -> NDArray[np.float64]:
     """Correlation of the mean map with the truth in the same windows and bands."""
-    band_filter, windows = BandFilter(N, 1), halves.local.windows
+    windows = halves.local.windows
     f, t = (masked_transform(SHELLS, v, halves.mask) for v in (halves.mean, halves.truth))
     shells, found = np.arange(N // 2 + 1), []
     for first, last in zip(halves.local.bands.first, halves.local.bands.last, strict=True):
         weight = ((shells >= first) & (shells <= last)).astype(float)
-        a, b = band_filter(f, weight), band_filter(t, weight)
+        a, b = (SHELLS.map_of(transform, weight) for transform in (f, t))
         powers = windows.sum(a * a) * windows.sum(b * b)
         found.append(windows.sum(a * b) / np.sqrt(np.maximum(powers, 1e-12)))
     return np.stack(found)
@@ -174,7 +174,7 @@ def test_windows_add_up_to_the_powers_of_the_whole_map(halves: Halves) -> None:
     bands = Bands(halves.curve.first_shell, halves.curve.last_shell)
     whole = band_powers(masked, bands, halves.curve.n_independent)
     windows = halves.local.windows
-    sums = local_powers(masked, bands, windows, 1)
+    sums = local_powers(masked, bands, windows)
     spacing = (N - 1) / (windows.n_points - 1)
     for field, power in ((sums.cross, whole.cross), (sums.signal, whole.signal), (sums.combined, whole.combined)):
         np.testing.assert_allclose(field.sum(axis=(1, 2, 3)) * spacing**3, power / N**3, rtol=0.04)
