@@ -10,9 +10,12 @@ from gem_plugin.normal_equations import NormalEquations, Operator
 from gem_plugin.ops import voxelize
 from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.render import in_voxels
+from gem_plugin.spreading import fast_even_size
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, cosets, moved_sum
 
-COARSE_SHARE = 0.1  # of the schedule: the first steps, done in the coarse box
+# of the schedule: the steps that are done in the coarse box, and then on voxels as large as the images' pixels, while
+# the Gaussians are still wide
+COARSE_SHARE, MIDDLE_SHARE = 0.1, 0.4
 
 
 class CollapsedTerm:
@@ -42,8 +45,14 @@ class CollapsedTerm:
         self._engine = engine
         self._moving, self._drawn = cosets(group.operators)
         self._full = Operator(equations, n_threads)
-        coarse = coarse_box or equations.box_size_px
-        self._coarse = self._full if coarse == equations.box_size_px else Operator(equations.crop(coarse), n_threads)
+        full = equations.box_size_px
+        middle = min(fast_even_size(full / voxels_per_px), full)
+
+        def operator(box_size_px: int) -> Operator:
+            return self._full if box_size_px == full else Operator(equations.crop(box_size_px), n_threads)
+
+        self._middle = operator(middle)
+        self._coarse = operator(min(coarse_box, middle) or full)
 
     @property
     def radius_px(self) -> float:
@@ -76,7 +85,9 @@ class CollapsedTerm:
         return float(np.vdot(volume, self._coarse.right_side) / np.vdot(volume, self._coarse.apply(volume)))
 
     def _operator(self, step: int, schedule_steps: int) -> Operator:
-        return self._coarse if step < int(COARSE_SHARE * schedule_steps) else self._full
+        if step < int(COARSE_SHARE * schedule_steps):
+            return self._coarse
+        return self._middle if step < int(MIDDLE_SHARE * schedule_steps) else self._full
 
     def _draw(self, unit: Tensors, operator: Operator) -> torch.Tensor:
         """The map of the Gaussians and those of their copies that cannot be had by moving it."""

@@ -54,7 +54,7 @@ class FitSettings:
     amplitude_rate: float = 0.01  # of the softplus argument
     betas: tuple[float, float] = (0.7, 0.95)
     final_rate: float = 0.03
-    smallest_scale_voxels: float = 0.7  # of the term's grid: the samples of narrower ones are no longer Gaussian
+    smallest_scale_voxels: float = 0.55  # of the term's grid: the samples of narrower ones are no longer Gaussian
     largest_scale_px: float = 4.0
 
 

@@ -22,7 +22,7 @@ from gem_plugin.symmetry import cosets, moved_sum, point_group
 
 Map = NDArray[np.floating[Any]]
 
-FINEST_FREQUENCY = 0.35  # cycles a voxel of the render grid, where the data end
+FINEST_FREQUENCY = 0.40  # cycles a voxel of the render grid, where the data end
 SLAB_PLANES = 32  # planes of a map that are transformed together
 
 
