@@ -10,6 +10,7 @@ half set once, and fits it
 * with round Gaussians, whose three widths stay one number;
 * by L-BFGS on all numbers, with as many evaluations of the likelihood;
 * with the amplitudes, in which the likelihood is quadratic, solved by conjugate gradients after every tenth step;
+* without the prior on the signal's power;
 * with density control: twice during the fit the weakest twentieth of the Gaussians goes where the residual b - T v is
   largest.
 
@@ -217,6 +218,13 @@ class Way:
     name: str
     fit: Fit
     n_fits: int = 1
+    has_prior: bool = True
+
+
+class WithoutPrior(HalfData):
+    """A half whose fits know nothing of the signal's power."""
+
+    signal_prior = np.zeros(1)
 
 
 WAYS = (
@@ -225,6 +233,7 @@ WAYS = (
     Way("Adam, three times, averaged", adam(FitSettings(STEPS, STEPS)), 3),
     Way("small steps", adam(stochastic_settings(STEPS, STEPS))),
     Way("small steps, 2.5 times as many", adam(stochastic_settings(5 * STEPS // 2, 5 * STEPS // 2))),
+    Way("without the prior on the power", adam(FitSettings(STEPS, STEPS)), has_prior=False),
     Way("round Gaussians", adam(FitSettings(STEPS, STEPS), make_round)),
     Way("L-BFGS", l_bfgs),
     Way("amplitudes solved", adam(FitSettings(STEPS, STEPS), solve_amplitudes)),
@@ -263,6 +272,8 @@ def try_way(way: Way, data: list[tuple[HalfData, NormalEquations]]) -> tuple[dic
     for number, (half, equations) in enumerate(data, start=1):
         generator = np.random.default_rng(number)
         curves = []
+        if not way.has_prior:
+            half = WithoutPrior(half.name, half.particles, half.quarters, half.start, half.n_gaussians, half.run)
         with data_term(half, equations, np.zeros(0, dtype=np.int64), generator) as term:
             assert isinstance(term, CollapsedTerm)
             for _ in range(way.n_fits):

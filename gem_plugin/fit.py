@@ -48,7 +48,7 @@ class FitSettings:
 
     n_steps: int
     schedule_steps: int  # the length of the cosine; a fit may be stopped before its end
-    centre_rate_px: float = 0.20
+    centre_rate_px: float = 0.14
     log_scale_rate: float = 0.05
     quaternion_rate: float = 0.06
     amplitude_rate: float = 0.01  # of the softplus argument

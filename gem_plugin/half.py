@@ -5,6 +5,7 @@ particles and the settings alone.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from gem_plugin.particle_results import check_residuals, particle_results
 from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults
 from gem_plugin.render import Map, gaussian_map
 from gem_plugin.run import Run
+from gem_plugin.signal_prior import prior_weight, with_prior
 from gem_plugin.spreading import fast_even_size
 from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice
 
@@ -54,6 +56,12 @@ class HalfData:
     start: Start
     n_gaussians: int
     run: Run
+
+    @functools.cached_property
+    def signal_prior(self) -> NDArray[np.float64]:
+        """1 / tau^2 of each shell, for a part of the half too: the signal's power does not depend on the data."""
+        first, second = self.quarters.equations
+        return prior_weight(first + second, self.start, self.run.last_shell)
 
     def place(self, generator: np.random.Generator) -> Gaussians:
         """A random draw of Gaussians on the start density."""
@@ -118,7 +126,10 @@ def _why(config: ReconstructionConfig, plan: StepPlan) -> str:
 def data_term(
     half: HalfData, equations: NormalEquations, indices: NDArray[np.int64], generator: np.random.Generator
 ) -> Iterator[DataTerm]:
-    """The likelihood of some particles of the half: image by image, or collapsed in the box that holds the density."""
+    """The likelihood of some particles of the half: image by image, or collapsed in the box that holds the density.
+
+    Collapsed, the signal's power that the half itself shows is a prior on the map.
+    """
     run = half.run
     if run.config.fit == "images":
         with ImageTerm(
@@ -135,7 +146,7 @@ def data_term(
         return
     window = min(fast_even_size(half.start.window_px * run.voxels_per_px), run.render_box_px)
     yield CollapsedTerm(
-        equations.window(window),
+        with_prior(equations.window(window), half.signal_prior, run.render_box_px),
         engine=run.engine,
         n_threads=run.n_threads,
         voxels_per_px=run.voxels_per_px,
