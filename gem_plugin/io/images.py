@@ -24,7 +24,7 @@ class ImageReader:
 
     def __init__(self, particles: Particles) -> None:
         self._particles = particles
-        self._box_size_px = particles.optics.box_size_px
+        self._box_size_of_stack = _box_size_of_stack(particles)
         self._open: OrderedDict[int, tuple[int, MrcHeader]] = OrderedDict()  # stack -> descriptor, header
 
     def __enter__(self) -> "ImageReader":
@@ -49,7 +49,7 @@ class ImageReader:
         Parameters
         ----------
         indices
-            [m] 0-based rows of the particle table, in any order, repeats allowed.
+            [m] 0-based rows of the particle table, in any order, repeats allowed; all of one box size.
 
         Returns
         -------
@@ -60,16 +60,25 @@ class ImageReader:
         ------
         InputError
             If a stack is missing, changed or truncated, or a pixel is NaN or infinite.
+        ValueError
+            If the images are of several box sizes.
         """
         indices = np.asarray(indices, dtype=np.int64)
         stacks = self._particles.stack_of_particle[indices]
         sections = self._particles.image_in_stack[indices]
         order = np.lexsort((sections, stacks))
-        images = np.empty((len(indices), self._box_size_px, self._box_size_px), np.float32)
+        box_size_px = self._one_box_size_px(stacks)
+        images = np.empty((len(indices), box_size_px, box_size_px), np.float32)
         for run in _runs(stacks[order], sections[order], order):
             self._read_run(int(stacks[run[0]]), int(sections[run[0]]), run, images)
         self._check_finite(images, indices)
         return images
+
+    def _one_box_size_px(self, stacks: NDArray[np.int32]) -> int:
+        boxes = np.unique(self._box_size_of_stack[stacks] if len(stacks) else self._box_size_of_stack[:1])
+        if len(boxes) != 1:
+            raise ValueError(f"images of one box size are read at a time, not of {', '.join(map(str, boxes))} px")
+        return int(boxes[0])
 
     def _read_run(self, stack: int, first: int, rows: NDArray[np.int64], images: NDArray[np.float32]) -> None:
         """Read consecutive images of one stack into the rows of `images` where they belong."""
@@ -83,7 +92,7 @@ class ImageReader:
         if is_in_place:
             read_sections(descriptor, header, first, images[rows[0] : rows[0] + len(rows)])
         else:
-            scattered = np.empty((len(rows), self._box_size_px, self._box_size_px), np.float32)
+            scattered = np.empty((len(rows), *images.shape[1:]), np.float32)
             read_sections(descriptor, header, first, scattered)
             images[rows] = scattered
 
@@ -94,10 +103,11 @@ class ImageReader:
             return self._open[stack]
         path = self._particles.stack_paths[stack]
         header = read_header(path)
-        if (header.n_rows, header.n_columns) != (self._box_size_px, self._box_size_px):
+        box_size_px = int(self._box_size_of_stack[stack])
+        if (header.n_rows, header.n_columns) != (box_size_px, box_size_px):
             raise InputError(
                 f"{path} holds images of {header.n_columns} x {header.n_rows} pixels; expected "
-                f"{self._box_size_px} x {self._box_size_px}: the stack was changed during the run."
+                f"{box_size_px} x {box_size_px}: the stack was changed during the run."
             )
         while len(self._open) >= MAX_OPEN_FILES:
             os.close(self._open.popitem(last=False)[1][0])
@@ -120,6 +130,16 @@ class ImageReader:
             f"Image {self._particles.image_in_stack[particle] + 1} of {stack} (particle {particle + 1}) has {n_pixels} "
             f"pixels that are {what}. Extract it again or take it out of the table."
         )
+
+
+def _box_size_of_stack(particles: Particles) -> NDArray[np.int64]:
+    """Box size of each stack, [stacks]; it is that of the optics group of its particles."""
+    groups = getattr(particles, "optics_groups", None)
+    if groups is None:  # particles of one group
+        return np.full(len(particles.stack_paths), particles.optics.box_size_px, np.int64)
+    boxes = np.zeros(len(particles.stack_paths), np.int64)
+    boxes[particles.stack_of_particle] = np.array([group.box_size_px for group in groups])[particles.group_of_particle]
+    return boxes
 
 
 def _runs(stacks: NDArray[np.int32], sections: NDArray[np.int64], order: NDArray[np.int64]) -> list[NDArray[np.int64]]:

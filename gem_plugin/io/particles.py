@@ -85,14 +85,15 @@ def read_particles(
     table = _select_class(table, class_number)
     group = _used_optics_group(table, optics)
     refuse_other_optics(group)
-    locations = locate_images(table, project_directory, _box_size_px(group))
+    told_box_px = np.full(len(table), _box_size_px(group) or 0)  # 0: the table does not tell
+    locations = locate_images(table, project_directory, told_box_px, table.integers("rlnOpticsGroup"))
     half_set, is_refined = read_half_sets(table, seed)
     check_images_are_distinct(table, locations, half_set)
     defocus_u = _of_particle_or_group(table, group, "rlnDefocusU")
     return Particles(
         table=table.frame.reset_index(drop=True),
         optics_table=optics.frame,
-        optics=_optics_group(table, group, locations.box_size_px),
+        optics=_optics_group(table, group, int(locations.box_size_of_stack[0])),
         euler_angles_deg=_euler_angles_deg(table),
         shifts_in_angstroms=_shifts_in_angstroms(table),
         defocus_u_in_angstroms=defocus_u,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
@@ -19,10 +20,15 @@ class ImageLocations:
     stack_paths: tuple[Path, ...]
     stack_of_particle: NDArray[np.int32]  # [n]
     image_in_stack: NDArray[np.int64]  # [n] 0-based
-    box_size_px: int
+    box_size_of_stack: NDArray[np.int64]  # [stacks]
 
 
-def locate_images(table: StarTable, project_directory: Path, box_size_px: int | None) -> ImageLocations:
+def locate_images(
+    table: StarTable,
+    project_directory: Path,
+    box_size_px: NDArray[np.int64] | None = None,
+    group_of_particle: NDArray[np.int64] | None = None,
+) -> ImageLocations:
     """Find every image of `table` and check the headers of the stacks.
 
     Parameters
@@ -33,26 +39,30 @@ def locate_images(table: StarTable, project_directory: Path, box_size_px: int | 
     project_directory
         The directory in which RELION runs.
     box_size_px
-        rlnImageSize of the optics group, None where the table does not tell.
+        [n] rlnImageSize of each particle's optics group, 0 where the table does not tell.
+    group_of_particle
+        [n] rlnOpticsGroup of each particle; None: all are of one.
 
     Raises
     ------
     InputError
-        If a name is malformed, a stack is missing or damaged, an index is out of range, or the
-        box is odd, not square or not the same everywhere.
+        If a name is malformed, a stack is missing or damaged, an index is out of range, images are
+        not square, or their box is not the same throughout an optics group.
     """
     names, image_numbers = _split_names(table)
-    unique_names, name_of_particle = np.unique(names, return_inverse=True)
+    name_of_particle, unique_names = pd.factorize(names, sort=True)
     paths = [project_directory / name for name in unique_names]
     # Two names may lead to one file; the same image must be recognised as the same.
-    real_paths, stack_of_name = np.unique([os.path.realpath(path) for path in paths], return_inverse=True)
-    stack_of_particle = stack_of_name[name_of_particle]
-    stack_paths = [paths[int(np.flatnonzero(stack_of_name == stack)[0])] for stack in range(len(real_paths))]
-    headers = [
-        _checked_header(path, table, int(np.flatnonzero(stack_of_particle == stack)[0]), box_size_px)
-        for stack, path in enumerate(stack_paths)
-    ]
-    _check_one_box(headers)
+    _, path_of_stack, stack_of_name = np.unique(
+        [os.path.realpath(path) for path in paths], return_index=True, return_inverse=True
+    )
+    stack_paths = [paths[index] for index in path_of_stack]
+    stack_of_particle = stack_of_name[name_of_particle].astype(np.int32)
+    first_row = np.unique(stack_of_particle, return_index=True)[1]
+    headers = [_checked_header(path, table, int(row)) for path, row in zip(stack_paths, first_row, strict=True)]
+    boxes = np.array([header.n_columns for header in headers], np.int64)
+    groups = np.ones(len(table), np.int64) if group_of_particle is None else group_of_particle
+    _check_boxes(table, stack_paths, boxes[stack_of_particle], stack_of_particle, groups, box_size_px)
     n_images = np.array([header.n_sections for header in headers])
     is_outside = (image_numbers < 1) | (image_numbers > n_images[stack_of_particle])
     if is_outside.any():
@@ -64,15 +74,15 @@ def locate_images(table: StarTable, project_directory: Path, box_size_px: int | 
         )
     return ImageLocations(
         stack_paths=tuple(stack_paths),
-        stack_of_particle=stack_of_particle.astype(np.int32),
+        stack_of_particle=stack_of_particle,
         image_in_stack=image_numbers - 1,
-        box_size_px=headers[0].n_columns,
+        box_size_of_stack=boxes,
     )
 
 
-def _split_names(table: StarTable) -> tuple[list[str], NDArray[np.int64]]:
+def _split_names(table: StarTable) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Stack name and 1-based image number of every particle; a name without @ is a file of one image."""
-    names: list[str] = []
+    names = np.empty(len(table), object)
     numbers = np.ones(len(table), np.int64)
     for row, text in enumerate(table.texts("rlnImageName")):
         number, at, name = str(text).partition("@")
@@ -83,37 +93,51 @@ def _split_names(table: StarTable) -> tuple[list[str], NDArray[np.int64]]:
                 f"{table.path}: rlnImageName is {text} in {table.row_name(row)}; "
                 "expected a number, @ and the name of a stack, as in 000012@Extract/job003/x.mrcs."
             )
-        names.append(name)
+        names[row] = name
         numbers[row] = int(number)
     return names, numbers
 
 
-def _checked_header(path: Path, table: StarTable, row: int, box_size_px: int | None) -> MrcHeader:
+def _checked_header(path: Path, table: StarTable, row: int) -> MrcHeader:
     if not os.path.exists(path):  # unlike Path.exists, False also where a folder may not be entered
         raise InputError(
             f"{path} does not exist or cannot be reached, but {table.path} needs it for {table.row_name(row)}. "
             "Image names are relative to the RELION project directory: run from there."
         )
     header = read_header(path)
-    size = f"{header.n_columns} x {header.n_rows} pixels"
     if header.n_columns != header.n_rows:
-        raise InputError(f"{path} holds images of {size}; expected square images. Extract the particles again.")
-    if header.n_columns % 2:
         raise InputError(
-            f"{path} holds images of {size}; an odd box is not supported. Extract the particles again with an even box."
-        )
-    if box_size_px is not None and header.n_columns != box_size_px:
-        raise InputError(
-            f"{path} holds images of {size}, but data_optics of {table.path} says rlnImageSize {box_size_px}. "
-            "The table does not belong to these stacks."
+            f"{path} holds images of {header.n_columns} x {header.n_rows} pixels; expected square images. "
+            "Extract the particles again."
         )
     return header
 
 
-def _check_one_box(headers: list[MrcHeader]) -> None:
-    for header in headers:
-        if header.n_columns != headers[0].n_columns:
+def _check_boxes(
+    table: StarTable,
+    stack_paths: list[Path],
+    box_of_particle: NDArray[np.int64],
+    stack_of_particle: NDArray[np.int32],
+    group_of_particle: NDArray[np.int64],
+    told_box_px: NDArray[np.int64] | None,
+) -> None:
+    """Refuse images that are not of the size that the table tells, or not of one size in an optics group."""
+    if told_box_px is not None:
+        is_other = (told_box_px > 0) & (told_box_px != box_of_particle)
+        if is_other.any():
+            row = int(np.flatnonzero(is_other)[0])
+            box = box_of_particle[row]
             raise InputError(
-                f"{header.path} holds images of {header.n_columns} pixels and {headers[0].path} of "
-                f"{headers[0].n_columns}; expected one box size. Extract the particles again with one box."
+                f"{stack_paths[stack_of_particle[row]]} holds images of {box} x {box} pixels, but data_optics of "
+                f"{table.path} says rlnImageSize {told_box_px[row]}. The table does not belong to these stacks."
             )
+    groups, first_row, group_index = np.unique(group_of_particle, return_index=True, return_inverse=True)
+    is_other = box_of_particle != box_of_particle[first_row][group_index]
+    if is_other.any():
+        row = int(np.flatnonzero(is_other)[0])
+        first = int(first_row[group_index[row]])
+        raise InputError(
+            f"{stack_paths[stack_of_particle[row]]} holds images of {box_of_particle[row]} pixels and "
+            f"{stack_paths[stack_of_particle[first]]} of {box_of_particle[first]}, both of optics group "
+            f"{groups[group_index[row]]}; expected one box size a group. Extract the particles again with one box."
+        )

@@ -186,7 +186,8 @@ def test_other_boxes_are_refused(project: SmallProject) -> None:
     write_mrc(project.root / STACKS[1], np.zeros((3, 8, 10)))
     assert "10 x 8 pixels; expected square images" in message_of(project)
     write_mrc(project.root / STACKS[1], np.zeros((3, 9, 9)))
-    assert "an odd box is not supported" in message_of(project)
+    project.optics["rlnImageSize"] = [BOX_SIZE_PX]
+    assert "says rlnImageSize 8" in message_of(project)
 
 
 def test_a_truncated_stack_is_refused_before_any_image_is_read(project: SmallProject) -> None:
