@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gem_plugin.errors import InputError
-
 Floats = NDArray[np.float64]
 
 
@@ -53,6 +51,7 @@ class HalfPlane:
     kx: NDArray[np.int64]  # [points]
     ky: NDArray[np.int64]  # [points]
     weight: NDArray[np.float64]  # [points]
+    map_cycles: float = 1.0  # cycles a box edge of the map in one of the image: their extents' ratio
 
     @property
     def radius(self) -> Floats:
@@ -64,17 +63,21 @@ class HalfPlane:
         """The Fourier shell of each point, [points]."""
         return np.rint(self.radius).astype(np.int64)
 
+    @property
+    def map_shell(self) -> NDArray[np.int64]:
+        """The Fourier shell of the map in which each point lies, [points]."""
+        return np.rint(self.radius * self.map_cycles).astype(np.int64)
 
-def half_plane(box_size_px: int, k_max: float) -> HalfPlane:
+
+def half_plane(box_size_px: int, k_max: float, map_cycles: float = 1.0) -> HalfPlane:
     """List the Fourier points of a particle image that carry independent data up to radius `k_max` (cycles a box)."""
     n = box_size_px
-    if n % 2:
-        raise InputError(f"the box size is {n} px, but only even boxes are supported: re-extract with an even box")
-    ky, kx = np.meshgrid(np.arange(-n // 2 + 1, n // 2), np.arange(0, n // 2), indexing="ij")
+    highest = (n - 1) // 2  # an odd box has no Nyquist row
+    ky, kx = np.meshgrid(np.arange(-highest, highest + 1), np.arange(0, highest + 1), indexing="ij")
     radius = np.hypot(kx, ky)
     used = (radius > 0) & (radius <= k_max)
     kx, ky = kx[used], ky[used]
-    return HalfPlane(n, kx, ky, np.where(kx == 0, 0.5, 1.0))
+    return HalfPlane(n, kx, ky, np.where(kx == 0, 0.5, 1.0), map_cycles)
 
 
 def image_transforms(images: NDArray[np.float32], plane: HalfPlane) -> NDArray[np.complex64]:
@@ -91,8 +94,14 @@ def image_transforms(images: NDArray[np.float32], plane: HalfPlane) -> NDArray[n
     from scipy import fft
 
     spectrum = fft.rfft2(images, axes=(1, 2))
-    sign = 1 - 2 * ((plane.kx + plane.ky) % 2)  # the transform of a delta at the centre pixel is 1 everywhere
-    return np.asarray(spectrum[:, plane.ky, plane.kx] * sign.astype(np.float32), dtype=np.complex64)
+    at_points = spectrum[:, plane.ky, plane.kx]
+    # the transform of a delta at the centre pixel n // 2 is 1 everywhere
+    n = plane.box_size_px
+    if n % 2 == 0:
+        centring = (1 - 2 * ((plane.kx + plane.ky) % 2)).astype(np.float32)
+    else:
+        centring = np.exp((2j * np.pi / n) * (n // 2 * (plane.kx + plane.ky) % n)).astype(np.complex64)
+    return np.asarray(at_points * centring, dtype=np.complex64)
 
 
 def centring_phases(shifts_px: Floats, plane: HalfPlane) -> NDArray[np.complex64]:
@@ -110,7 +119,7 @@ def centring_phases(shifts_px: Floats, plane: HalfPlane) -> NDArray[np.complex64
     [m, points]
     """
     n = plane.box_size_px
-    frequencies = np.arange(-(n // 2), n // 2)
+    frequencies = np.arange(-(n // 2), n // 2 + 1)
     # an exponential for each frequency of each axis, then one product a point
     along_x, along_y = np.exp((-2j * np.pi / n) * shifts_px.T[:, :, None] * frequencies).astype(np.complex64)
     phases: NDArray[np.complex64] = np.take(along_x, plane.kx + n // 2, axis=1)

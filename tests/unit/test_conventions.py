@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from gem_plugin import conventions
-from gem_plugin.errors import InputError
 
 ANGLES = np.array([[37.0, 61.0, -114.0], [-12.0, 150.0, 80.0], [0.0, 0.0, 0.0]])
 
@@ -24,41 +23,53 @@ def test_rotation_is_passive_zyz_psi_tilt_rot() -> None:
         np.testing.assert_allclose(found, _z(psi) @ _y(tilt) @ _z(rot), atol=1e-12)
 
 
-def test_half_plane_lists_each_conjugate_pair_once_in_weight() -> None:
-    plane = conventions.half_plane(12, 5.5)
-    points = {(int(x), int(y)): w for x, y, w in zip(plane.kx, plane.ky, plane.weight, strict=True)}
-    for y in range(-5, 6):
-        for x in range(-5, 6):
-            inside = 0 < x * x + y * y <= 5.5**2
-            assert points.get((x, y), 0) + points.get((-x, -y), 0) == (1.0 if inside else 0.0)
+# an odd box of 13 px has its own corner points, |kx| = |ky| = 6, that an even one of 12 px leaves to Nyquist
+@pytest.mark.parametrize(("box_size_px", "last"), [(12, 5), (13, 6)])
+def test_half_plane_lists_each_conjugate_pair_once_in_weight(box_size_px: int, last: int) -> None:
+    for k_max in (5.5, 100.0):
+        plane = conventions.half_plane(box_size_px, k_max)
+        points = {(int(x), int(y)): w for x, y, w in zip(plane.kx, plane.ky, plane.weight, strict=True)}
+        for y in range(-7, 8):
+            for x in range(-7, 8):
+                inside = 0 < x * x + y * y <= k_max**2 and max(abs(x), abs(y)) <= last
+                assert points.get((x, y), 0) + points.get((-x, -y), 0) == (1.0 if inside else 0.0)
 
 
-def test_odd_boxes_are_refused_in_words() -> None:
-    with pytest.raises(InputError, match="even"):
-        conventions.half_plane(13, 5)
+@pytest.mark.parametrize("box_size_px", [12, 13, 15])
+def test_transforms_are_the_direct_sum_about_the_pixel_n_over_2(box_size_px: int) -> None:
+    image = np.random.default_rng(3).normal(size=(2, box_size_px, box_size_px)).astype(np.float32)
+    plane = conventions.half_plane(box_size_px, 100.0)
+    axis = np.arange(box_size_px) - box_size_px // 2
+    along_x = np.exp(-2j * np.pi * np.outer(axis, plane.kx) / box_size_px)
+    along_y = np.exp(-2j * np.pi * np.outer(axis, plane.ky) / box_size_px)
+    expected = np.einsum("myx,xp,yp->mp", image, along_x, along_y)
+    np.testing.assert_allclose(conventions.image_transforms(image, plane), expected, atol=1e-4)
 
 
-def test_a_delta_at_the_centre_pixel_has_transform_one() -> None:
-    image = np.zeros((1, 16, 16), dtype=np.float32)
+@pytest.mark.parametrize("box_size_px", [16, 17])
+def test_a_delta_at_the_centre_pixel_has_transform_one(box_size_px: int) -> None:
+    image = np.zeros((1, box_size_px, box_size_px), dtype=np.float32)
     image[0, 8, 8] = 1
-    transform = conventions.image_transforms(image, conventions.half_plane(16, 7.5))
+    transform = conventions.image_transforms(image, conventions.half_plane(box_size_px, 8.0))
     np.testing.assert_allclose(transform, 1, atol=1e-6)
 
 
-def test_image_transform_has_a_negative_exponent() -> None:
-    image = np.zeros((1, 16, 16), dtype=np.float32)
+@pytest.mark.parametrize("box_size_px", [16, 17])
+def test_image_transform_has_a_negative_exponent(box_size_px: int) -> None:
+    image = np.zeros((1, box_size_px, box_size_px), dtype=np.float32)
     image[0, 8 + 2, 8 + 3] = 1  # y = 2, x = 3
-    plane = conventions.half_plane(16, 7.5)
-    expected = np.exp(-2j * np.pi * (3 * plane.kx + 2 * plane.ky) / 16)
+    plane = conventions.half_plane(box_size_px, 8.0)
+    expected = np.exp(-2j * np.pi * (3 * plane.kx + 2 * plane.ky) / box_size_px)
     np.testing.assert_allclose(conventions.image_transforms(image, plane)[0], expected, atol=1e-5)
 
 
-def test_origins_are_added_to_centre_the_particle() -> None:
+@pytest.mark.parametrize("box_size_px", [16, 17])
+def test_origins_are_added_to_centre_the_particle(box_size_px: int) -> None:
     """A particle at -o from the centre is brought to the centre."""
     shift = np.array([[3.0, -2.0]])
-    image = np.zeros((1, 16, 16), dtype=np.float32)
+    image = np.zeros((1, box_size_px, box_size_px), dtype=np.float32)
     image[0, 8 + 2, 8 - 3] = 1
-    plane = conventions.half_plane(16, 7.5)
+    plane = conventions.half_plane(box_size_px, 8.0)
     centred = conventions.image_transforms(image, plane) * conventions.centring_phases(shift, plane)
     np.testing.assert_allclose(centred, 1, atol=1e-5)
 
