@@ -1,6 +1,5 @@
 """Particle images by index, a batch at a time, never a whole stack."""
 
-import os
 from collections import OrderedDict
 from types import TracebackType
 
@@ -8,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
-from gem_plugin.io.mrc_header import MrcHeader, read_header, read_sections
 from gem_plugin.io.particles import Particles
+from gem_plugin.io.stack_files import StackFile, open_stack
 
 LARGEST_PIXEL = 1e12  # squares and sums of larger ones leave float32
 MAX_OPEN_FILES = 32  # far below any limit of the system, enough for the locality of a particle table
@@ -25,7 +24,7 @@ class ImageReader:
     def __init__(self, particles: Particles) -> None:
         self._particles = particles
         self._box_size_of_stack = _box_size_of_stack(particles)
-        self._open: OrderedDict[int, tuple[int, MrcHeader]] = OrderedDict()  # stack -> descriptor, header
+        self._open: OrderedDict[int, StackFile] = OrderedDict()
 
     def __enter__(self) -> "ImageReader":
         """Return the reader itself."""
@@ -40,8 +39,7 @@ class ImageReader:
     def close(self) -> None:
         """Close all open stacks; a later `read` opens them again."""
         while self._open:
-            descriptor, _ = self._open.popitem()[1]
-            os.close(descriptor)
+            self._open.popitem()[1].close()
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Images of the particles `indices`.
@@ -82,40 +80,37 @@ class ImageReader:
 
     def _read_run(self, stack: int, first: int, rows: NDArray[np.int64], images: NDArray[np.float32]) -> None:
         """Read consecutive images of one stack into the rows of `images` where they belong."""
-        descriptor, header = self._stack(stack)
-        if first + len(rows) > header.n_sections:
+        file = self._stack(stack)
+        if first + len(rows) > file.n_images:
             raise InputError(
-                f"{header.path} holds {header.n_sections} images, but image {first + len(rows)} is needed: "
+                f"{file.path} holds {file.n_images} images, but image {first + len(rows)} is needed: "
                 "the stack was changed during the run."
             )
         is_in_place = bool(np.all(np.diff(rows) == 1))
         if is_in_place:
-            read_sections(descriptor, header, first, images[rows[0] : rows[0] + len(rows)])
+            file.read(first, images[rows[0] : rows[0] + len(rows)])
         else:
             scattered = np.empty((len(rows), *images.shape[1:]), np.float32)
-            read_sections(descriptor, header, first, scattered)
+            file.read(first, scattered)
             images[rows] = scattered
 
-    def _stack(self, stack: int) -> tuple[int, MrcHeader]:
-        """Descriptor and header of a stack; the stack that was not used for longest is closed."""
+    def _stack(self, stack: int) -> StackFile:
+        """An open stack; the one that was not used for longest is closed."""
         if stack in self._open:
             self._open.move_to_end(stack)
             return self._open[stack]
-        path = self._particles.stack_paths[stack]
-        header = read_header(path)
+        while len(self._open) >= MAX_OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        file = open_stack(self._particles.stack_paths[stack])
         box_size_px = int(self._box_size_of_stack[stack])
-        if (header.n_rows, header.n_columns) != (box_size_px, box_size_px):
+        if (file.n_rows, file.n_columns) != (box_size_px, box_size_px):
+            file.close()
             raise InputError(
-                f"{path} holds images of {header.n_columns} x {header.n_rows} pixels; expected "
+                f"{file.path} holds images of {file.n_columns} x {file.n_rows} pixels; expected "
                 f"{box_size_px} x {box_size_px}: the stack was changed during the run."
             )
-        while len(self._open) >= MAX_OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1][0])
-        try:
-            self._open[stack] = os.open(path, os.O_RDONLY), header
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-        return self._open[stack]
+        self._open[stack] = file
+        return file
 
     def _check_finite(self, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
         if images.size == 0 or (images.min() > -LARGEST_PIXEL and images.max() < LARGEST_PIXEL):  # false for NaN

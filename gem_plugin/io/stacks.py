@@ -9,8 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
-from gem_plugin.io.mrc_header import MrcHeader, read_header
+from gem_plugin.io.stack_files import open_stack
 from gem_plugin.io.star import StarTable
+
+FORMAT_SUFFIX = ":mrcs"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def locate_images(
     """
     names, image_numbers = _split_names(table)
     name_of_particle, unique_names = pd.factorize(names, sort=True)
-    paths = [project_directory / name for name in unique_names]
+    paths = [project_directory / _file_name(name) for name in unique_names]
     # Two names may lead to one file; the same image must be recognised as the same.
     _, path_of_stack, stack_of_name = np.unique(
         [os.path.realpath(path) for path in paths], return_index=True, return_inverse=True
@@ -59,11 +61,10 @@ def locate_images(
     stack_paths = [paths[index] for index in path_of_stack]
     stack_of_particle = stack_of_name[name_of_particle].astype(np.int32)
     first_row = np.unique(stack_of_particle, return_index=True)[1]
-    headers = [_checked_header(path, table, int(row)) for path, row in zip(stack_paths, first_row, strict=True)]
-    boxes = np.array([header.n_columns for header in headers], np.int64)
+    shapes = [_checked_shape(path, table, int(row)) for path, row in zip(stack_paths, first_row, strict=True)]
+    boxes, n_images = np.array(shapes, np.int64).T
     groups = np.ones(len(table), np.int64) if group_of_particle is None else group_of_particle
     _check_boxes(table, stack_paths, boxes[stack_of_particle], stack_of_particle, groups, box_size_px)
-    n_images = np.array([header.n_sections for header in headers])
     is_outside = (image_numbers < 1) | (image_numbers > n_images[stack_of_particle])
     if is_outside.any():
         row = int(np.flatnonzero(is_outside)[0])
@@ -98,19 +99,26 @@ def _split_names(table: StarTable) -> tuple[NDArray[np.object_], NDArray[np.int6
     return names, numbers
 
 
-def _checked_header(path: Path, table: StarTable, row: int) -> MrcHeader:
+def _file_name(name: str) -> str:
+    """The name without RELION's suffix that says how to read a file, as in x.mrc:mrcs."""
+    return name[: -len(FORMAT_SUFFIX)] if name.endswith(FORMAT_SUFFIX) else name
+
+
+def _checked_shape(path: Path, table: StarTable, row: int) -> tuple[int, int]:
+    """Box size and number of images of a stack."""
     if not os.path.exists(path):  # unlike Path.exists, False also where a folder may not be entered
         raise InputError(
             f"{path} does not exist or cannot be reached, but {table.path} needs it for {table.row_name(row)}. "
             "Image names are relative to the RELION project directory: run from there."
         )
-    header = read_header(path)
-    if header.n_columns != header.n_rows:
+    file = open_stack(path)
+    file.close()
+    if file.n_columns != file.n_rows:
         raise InputError(
-            f"{path} holds images of {header.n_columns} x {header.n_rows} pixels; expected square images. "
+            f"{path} holds images of {file.n_columns} x {file.n_rows} pixels; expected square images. "
             "Extract the particles again."
         )
-    return header
+    return file.n_columns, file.n_images
 
 
 def _check_boxes(

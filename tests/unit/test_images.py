@@ -32,6 +32,49 @@ def test_images_come_in_the_order_asked_for(project: SmallProject, rows: list[in
         np.testing.assert_array_equal(image, project.image(row))
 
 
+def test_each_optics_group_has_its_own_box_and_groups_are_read_apart(project: SmallProject) -> None:
+    """Boxes of 8 and 11 px: an odd one is read as it is."""
+    wide = np.random.default_rng(5).normal(size=(3, 11, 11)).astype(np.float32)
+    write_mrc(project.root / STACKS[1], wide)
+    project.stacks[STACKS[1]] = wide
+    project.optics = {name: [*values, *values] for name, values in project.optics.items()}
+    project.optics["rlnOpticsGroup"] = [1, 2]
+    project.optics["rlnOpticsGroupName"] = ["first", "second"]
+    project.optics["rlnImageSize"] = [BOX_SIZE_PX, 11]
+    project.particles["rlnOpticsGroup"] = [1, 2, 1, 2, 2, 1]
+    with ImageReader(project.read()) as reader:
+        for rows in ([0, 5, 2], [4, 1]):
+            for image, row in zip(reader.read(np.array(rows)), rows, strict=True):
+                np.testing.assert_array_equal(image, project.image(row))
+        with pytest.raises(ValueError, match="one box size"):
+            reader.read(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("name", ["Extract/job003/mic1.mrc", "Extract/job003/mic1.st", "linked/deep/mic1.mrcs"])
+def test_stacks_of_other_names_and_behind_links_are_read(project: SmallProject, name: str) -> None:
+    elsewhere = project.root / "elsewhere.data"
+    write_mrc(elsewhere, project.stacks[STACKS[0]])
+    (project.root / "linked").mkdir()
+    (project.root / "linked/deep").symlink_to(project.root / "linked")
+    (project.root / name).symlink_to(elsewhere)
+    for row, text in enumerate(project.particles["rlnImageName"]):
+        project.particles["rlnImageName"][row] = str(text).replace(STACKS[0], name)
+    project.stacks[name] = project.stacks[STACKS[0]]
+    with ImageReader(project.read()) as reader:
+        images = reader.read(np.arange(6))
+    for row in range(6):
+        np.testing.assert_array_equal(images[row], project.image(row))
+
+
+def test_a_name_may_tell_its_format_as_relion_lets_it(project: SmallProject) -> None:
+    (project.root / STACKS[0]).rename(project.root / "mic1.mrc")
+    for row, text in enumerate(project.particles["rlnImageName"]):
+        project.particles["rlnImageName"][row] = str(text).replace(STACKS[0], "mic1.mrc:mrcs")
+    with ImageReader(project.read()) as reader:
+        image = reader.read(np.array([2]))[0]
+    np.testing.assert_array_equal(image, project.stacks[STACKS[0]][1])
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("mode", [0, 1, 2, 6, 12])
 @pytest.mark.parametrize("extended_header", [b"", b"FEI1" * 77])

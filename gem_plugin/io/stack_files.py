@@ -1,0 +1,73 @@
+"""Open image stacks of any format that RELION reads for particles: MRC, and TIFF through an optional library."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gem_plugin.errors import InputError
+from gem_plugin.io.mrc_header import MrcHeader, read_header, read_sections
+from gem_plugin.io.tiff_stack import TiffStack
+
+TIFF_SUFFIXES = (".tif", ".tiff")  # RELION goes by the name, too; every other name is taken for MRC
+
+
+class StackFile(Protocol):
+    """An open stack of images of one size."""
+
+    path: Path
+    n_columns: int
+    n_rows: int
+    n_images: int
+
+    def read(self, first: int, out: NDArray[np.float32]) -> None:
+        """Read consecutive images, 0-based from `first`, into `out` [m, rows, columns], C-contiguous.
+
+        Raises
+        ------
+        InputError
+            If the file ends early or cannot be read.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class MrcStack:
+    """A stack in MRC format, read by position: nothing is mapped into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._header: MrcHeader = read_header(path)
+        self.path = path
+        self.n_columns = self._header.n_columns
+        self.n_rows = self._header.n_rows
+        self.n_images = self._header.n_sections
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+    def read(self, first: int, out: NDArray[np.float32]) -> None:
+        """Read consecutive images; see `StackFile.read`."""
+        read_sections(self._descriptor, self._header, first, out)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def open_stack(path: Path) -> StackFile:
+    """Open a stack and check that it is whole.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or of a format that cannot be used.
+    ResourceError
+        If the file is TIFF and the library that reads it is not installed.
+    """
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        return TiffStack(path)
+    return MrcStack(path)
