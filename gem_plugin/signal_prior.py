@@ -15,11 +15,12 @@ from gem_plugin import conventions
 from gem_plugin.gaussians.start import Start
 from gem_plugin.normal_equations import NormalEquations, axis_frequencies
 
+STRENGTH = 0.3  # of the prior: the particle's coefficients are not independent, and at full strength detail is lost
 LEAST_FSC = 0.005  # of the quarter maps: a shell without signal is not forbidden, only held back
 
 
 def prior_weight(equations: NormalEquations, start: Start, last_shell: int) -> NDArray[np.float64]:
-    """1 / tau^2 of each shell, in the units of T, [last_shell + 1].
+    """STRENGTH / tau^2 of each shell, in the units of T, [last_shell + 1].
 
     Where the half's data have the weight w (T's diagonal) and its map the signal-to-noise ratio s = 2 q / (1 - q), of
     the quarter maps' correlation q over the whole box, the box's mean signal power is s / w. All of it is in the share
@@ -35,7 +36,7 @@ def prior_weight(equations: NormalEquations, start: Start, last_shell: int) -> N
     weight = np.bincount(shell, weights=equations.sampling_weight().ravel()) / np.bincount(shell)
     q = np.clip(start.quarter_fsc[: last_shell + 1], LEAST_FSC, 1 - LEAST_FSC)
     share = start.occupied_voxels / start.density.size
-    return np.asarray(weight[: last_shell + 1] * share * (1 - q) / (2 * q))
+    return np.asarray(STRENGTH * weight[: last_shell + 1] * share * (1 - q) / (2 * q))
 
 
 def with_prior(equations: NormalEquations, weight: NDArray[np.floating[Any]], voxels_of_extent: int) -> NormalEquations:

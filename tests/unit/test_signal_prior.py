@@ -7,7 +7,7 @@ import pytest
 
 from gem_plugin.gaussians.start import Start
 from gem_plugin.normal_equations import NormalEquations, Operator
-from gem_plugin.signal_prior import LEAST_FSC, prior_weight, with_prior
+from gem_plugin.signal_prior import LEAST_FSC, STRENGTH, prior_weight, with_prior
 from tests.helpers import relative_error
 
 N = 16
@@ -29,7 +29,7 @@ def white(level: float) -> NormalEquations:
 def test_it_is_the_weight_over_the_signal_to_noise_ratio_times_the_share() -> None:
     fsc = np.linspace(0.9, 0.1, N // 2 + 1)
     found = prior_weight(white(7.0), start(fsc, 0.1), N // 2 - 1)
-    expected = 7.0 * 0.1 * (1 - fsc) / (2 * fsc)
+    expected = STRENGTH * 7.0 * 0.1 * (1 - fsc) / (2 * fsc)
     np.testing.assert_allclose(found, expected[: N // 2], rtol=1e-4)
 
 
@@ -37,7 +37,7 @@ def test_a_shell_without_signal_is_held_back_not_forbidden() -> None:
     fsc = np.full(N // 2 + 1, -0.2)
     found = prior_weight(white(7.0), start(fsc, 0.1), N // 2 - 1)
     assert np.all(np.isfinite(found))
-    assert found.max() == pytest.approx(0.7 * (1 - LEAST_FSC) / (2 * LEAST_FSC), rel=1e-4)
+    assert found.max() == pytest.approx(STRENGTH * 0.7 * (1 - LEAST_FSC) / (2 * LEAST_FSC), rel=1e-4)
 
 
 @pytest.mark.parametrize("window", [N, 12])
