@@ -1,15 +1,12 @@
 """STAR tables as text, so that what is read can be written again digit by digit.
 
-The starfile package does the parsing. It is told to leave every column as text: numbers are
-converted here, column by column as they are needed, with an error that names file, table, row and
-column.
+Every column stays text: numbers are converted here, column by column as they are needed, with an
+error that names file, table, row and column. The starfile package does the writing.
 """
 
-import linecache
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
 from gem_plugin.io.atomic import replacing
+from gem_plugin.io.star_text import StarSyntaxError, parse_star
 
 VERSION_LINE = "# version 30001"  # the table format that RELION 3.1, 4 and 5 all read
 
@@ -126,44 +124,27 @@ def _number(text: object) -> float:
 
 
 def read_tables(path: Path) -> dict[str, StarTable]:
-    """Read every table of a STAR file.
+    """Read every table of a STAR file; a block of pairs is a table of one row.
 
     Raises
     ------
     InputError
         If the file is missing, is no text, or a table is malformed.
     """
-    columns = _column_names(path)
     try:
-        blocks: dict[str, Any] = starfile.read(path, always_dict=True, parse_as_string=columns)
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # the parser checks little
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is not a STAR file that can be read: {reason}.") from error
-    finally:
-        linecache.clearcache()  # starfile reads through this cache and would serve a changed file from it
-    filled = {name: block for name, block in blocks.items() if block is not None}  # None: a name without a table
-    return {name: StarTable(path, name, _frame(path, name, block)) for name, block in filled.items()}
-
-
-def _column_names(path: Path) -> list[str]:
-    """Names of all columns of all tables."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = [line.split(maxsplit=1)[0] for line in file if line.lstrip().startswith("_")]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a STAR file: it is not text. Give e.g. run_data.star.") from error
+        frames = parse_star(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return sorted({name[1:] for name in lines})
+    except StarSyntaxError as error:
+        raise InputError(f"{path} is not a STAR file that can be read: {error}.") from error
+    return {name: _table(path, name, frame) for name, frame in frames.items()}
 
 
-def _frame(path: Path, name: str, block: pd.DataFrame | dict[str, str]) -> pd.DataFrame:
-    """One kind of table: a block without loop_ is a table of one row."""
-    frame = block if isinstance(block, pd.DataFrame) else pd.DataFrame({key: [text] for key, text in block.items()})
+def _table(path: Path, name: str, frame: pd.DataFrame) -> StarTable:
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise InputError(f"{path}: data_{name} has the column {twice} twice; expected once.")
-    return frame.reset_index(drop=True)
+    return StarTable(path, name, frame)
 
 
 def write_tables(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:

@@ -1,0 +1,182 @@
+"""The grammar of STAR files as RELION and its neighbours write them: bytes -> tables of text.
+
+A file holds blocks, ``data_NAME``; a block holds either one loop (column names, then rows of values
+parted by blanks) or pairs of name and value. Read with more patience than RELION's own reader: any
+line ends, tabs, comments, quotation marks and empty lines anywhere. Rows without quotation marks and
+comments, which a million rows are, go to pandas' fast tokenizer.
+"""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+
+NOT_NUMBERS = ("nan", "NaN", "<NA>")  # become missing values
+MAX_COLUMNS = 4096  # RELION knows some 800 labels in all
+
+_BLOCK = re.compile(rb"^[ \t]*data_(\S*)[ \t]*(?:#[^\n]*)?$", re.MULTILINE | re.IGNORECASE)
+_LOOP = re.compile(rb"^[ \t]*loop_[ \t]*(?:#[^\n]*)?$", re.MULTILINE | re.IGNORECASE)
+_NEEDS_CARE = re.compile(rb"(?:^|\s)['\"#]")
+# A quotation ends only before a blank, so that an apostrophe within a word is a letter.
+_WORD = re.compile(r"""'([^'\n]*)'(?=\s|$)|"([^"\n]*)"(?=\s|$)|(#.*)|(\S+)""", re.ASCII)
+
+
+class StarSyntaxError(ValueError):
+    """What is wrong with a STAR file; the sentence goes on after the file's name and a colon."""
+
+
+def parse_star(path: Path) -> dict[str, pd.DataFrame]:
+    """Read every table of a STAR file, all values as text; blocks without a table are left out.
+
+    A block of pairs is a table of one row. Rows that are too short are filled with empty text at
+    their end; NaN becomes a missing value.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    StarSyntaxError
+        If it breaks the grammar.
+    """
+    data = _text_of(path)
+    heads = list(_BLOCK.finditer(data))
+    tables: dict[str, pd.DataFrame] = {}
+    ends = [head.start() for head in heads[1:]] + [len(data)]
+    for head, end in zip(heads, ends, strict=False):
+        name = head[1].decode()
+        table = _block(data, head.end(), end, name)
+        if table is None:
+            continue
+        if name in tables:
+            raise StarSyntaxError(f"it has two tables named data_{name}")
+        tables[name] = table
+    return tables
+
+
+def _text_of(path: Path) -> bytes:
+    """Return the file's bytes with plain line ends."""
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in data:
+        raise StarSyntaxError("it is not text")
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise StarSyntaxError("it is not text") from error
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data
+
+
+def _block(data: bytes, start: int, end: int, name: str) -> pd.DataFrame | None:
+    """Return the table between two positions of the file."""
+    loop = _LOOP.search(data, start, end)
+    position = start
+    while position < end:
+        line, after = _line(data, position, end)
+        if line.startswith(b"_") and (loop is None or position < loop.start()):
+            return _pairs(data[position:end].decode(), name)
+        if loop is not None and position >= loop.start():
+            return _loop(data, loop.end(), end, name)
+        position = after
+    return None
+
+
+def _line(data: bytes, position: int, end: int) -> tuple[bytes, int]:
+    """Return the line that begins at a position, stripped, and where the next one begins."""
+    stop = data.find(b"\n", position, end)
+    stop = end if stop < 0 else stop
+    return data[position:stop].strip(), stop + 1
+
+
+def _pairs(text: str, name: str) -> pd.DataFrame:
+    values: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        label, rest = (*line.split(maxsplit=1), "", "")[:2]
+        if not label.startswith("_"):
+            continue
+        words = _words(rest)
+        if not words:
+            raise StarSyntaxError(f"{label} of data_{name} has no value")
+        if label[1:] in values:
+            raise StarSyntaxError(f"data_{name} has {label} twice")
+        values[label[1:]] = [" ".join(words)]
+    return _as_text(pd.DataFrame(values))
+
+
+def _loop(data: bytes, start: int, end: int, name: str) -> pd.DataFrame:
+    labels: list[str] = []
+    position = start
+    while position < end:
+        line, after = _line(data, position, end)
+        if line.startswith(b"_"):
+            labels.append(line.split(maxsplit=1)[0][1:].decode())
+        elif line and not line.startswith(b"#"):
+            break
+        position = after
+    if not labels:
+        raise StarSyntaxError(f"the loop of data_{name} has no column names")
+    if len(labels) > MAX_COLUMNS:
+        raise StarSyntaxError(f"data_{name} has {len(labels)} columns; RELION has not as many labels")
+    if _LOOP.search(data, position, end):
+        raise StarSyntaxError(f"data_{name} has a second loop; expected one table in each block")
+    rows = data[position:end]
+    if not rows.strip():
+        return _as_text(pd.DataFrame({number: [] for number in range(len(labels))})).set_axis(labels, axis=1)
+    frame = _careful_rows(rows, labels, name) if _NEEDS_CARE.search(rows) else _plain_rows(rows, labels, name)
+    return frame.set_axis(labels, axis=1)
+
+
+def _plain_rows(rows: bytes, labels: list[str], name: str) -> pd.DataFrame:
+    first = rows.lstrip().split(b"\n", 1)[0]
+    if len(first.split()) != len(labels):
+        raise StarSyntaxError(
+            f"the first row of data_{name} has {len(first.split())} values under {len(labels)} column names"
+        )
+    try:
+        return pd.read_csv(
+            io.BytesIO(rows),
+            sep=r"\s+",
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_values=list(NOT_NUMBERS),
+            quoting=csv.QUOTE_NONE,
+            engine="c",
+        )
+    except pd.errors.ParserError as error:
+        raise StarSyntaxError(f"a row of data_{name} has more values than there are columns: {error}") from error
+
+
+def _careful_rows(rows: bytes, labels: list[str], name: str) -> pd.DataFrame:
+    """Return rows with quotation marks or comments, word by word."""
+    table: list[list[str]] = []
+    for line in rows.decode().split("\n"):
+        words = _words(line)
+        if not words:
+            continue
+        if len(words) > len(labels):
+            raise StarSyntaxError(
+                f"row {len(table) + 1} of data_{name} has {len(words)} values under {len(labels)} column names"
+            )
+        table.append(words + [""] * (len(labels) - len(words)))
+    return _as_text(pd.DataFrame(table, columns=range(len(labels))))
+
+
+def _words(line: str) -> list[str]:
+    """Words of a line, without quotation marks; what follows a # that begins a word is a comment."""
+    words = []
+    for match in _WORD.finditer(line):
+        single, double, comment, plain = match.groups()
+        if comment is not None:
+            break
+        words.append(next(word for word in (single, double, plain) if word is not None))
+    return words
+
+
+def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with the type of column and the missing values that pandas' reader gives."""
+    text = frame.astype(str)
+    return text.mask(text.isin(NOT_NUMBERS))
