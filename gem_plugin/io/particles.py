@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from gem_plugin.errors import InputError
 from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
 from gem_plugin.io.stacks import locate_images
-from gem_plugin.io.star import StarTable, read_tables, write_tables
+from gem_plugin.io.star import StarTable, write_tables
 from gem_plugin.io.supported import refuse_other_kinds, refuse_other_optics
+from gem_plugin.io.tables import read_particle_tables
 from gem_plugin.noise_substitution import NoiseSubstitution
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")  # first wins
@@ -131,24 +132,8 @@ def write_particles(particles: Particles, path: Path, results: Mapping[str, NDAr
 
 def _read_tables(path: Path) -> tuple[StarTable, StarTable]:
     """The optics and the particle table."""
-    tables = read_tables(path)
-    if "optics" in tables and "particles" in tables:
-        optics, particles = tables["optics"], tables["particles"]
-        for table in (optics, particles):
-            if not len(table):
-                raise InputError(f"{path} holds no particles: data_{table.name} is empty.")
-            table.check_rows_are_whole()
-        return optics, particles
-    if "optics" not in tables and any("rlnImageName" in table for table in tables.values()):
-        raise InputError(
-            f"{path} is a particle table of RELION 3.0 or older: it has no data_optics. "
-            f"Convert it with: relion_convert_star --i {path} --o converted.star"
-        )
-    found = ", ".join([f"data_{name}" for name in tables][:3] + ["..."] * (len(tables) > 3)) or "no table"
-    raise InputError(
-        f"{path} is not a particle table: expected data_optics and data_particles, found {found}. "
-        "Give e.g. the run_data.star of a Refine3D job."
-    )
+    tables = read_particle_tables(path)
+    return tables.optics, tables.particles
 
 
 def _select_class(table: StarTable, class_number: int) -> StarTable:
