@@ -1,7 +1,7 @@
 """One half set as a stream of centred Fourier data with poses and CTFs, read ahead in bounded memory."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,28 +10,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin import conventions
+from gem_plugin.imaging import slice_matrices
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.optics import contrast_transfer
 
 Item = TypeVar("Item")
 
+LEAST_DIVISOR = np.float32(0.05)  # of a premultiplied image by its CTF
+
 
 @dataclass(frozen=True)
 class FourierBatch:
-    """A few particles at the Fourier points of a half plane."""
+    """A few particles of one optics group at the Fourier points of their images' half plane."""
 
     indices: NDArray[np.int64]  # [m] rows of the particle table
-    rotations: NDArray[np.float64]  # [m, 3, 3] of the map
+    plane: conventions.HalfPlane
+    group: int  # of Particles.optics_groups
+    slices: NDArray[
+        np.float64
+    ]  # [m, 3, 3] from the map to the image: k3 = S^T (kx, ky, 0); a rotation in the plain case
     observed: NDArray[np.complex64]  # [m, points] transforms, particle at the centre
-    ctf: NDArray[np.float32]  # [m, points]
+    ctf: NDArray[np.float32]  # [m, points] what the map's slice is multiplied by in the image
+    adjoint: NDArray[
+        np.float32
+    ]  # [m, points] what the image is multiplied by in b; the same but for premultiplied ones
     digests: NDArray[np.uint64]  # [m] of the images' pixels: equal images have equal digests
+
+    def plain(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Images and CTFs as if the images had not been multiplied by their CTF, so that noise is as it was measured.
+
+        Near a CTF's zeros, where nothing is left to divide by, both are nearly nothing.
+        """
+        if self.adjoint is self.ctf:
+            return self.observed, self.ctf
+        divisor = np.maximum(np.sqrt(np.abs(self.ctf)), LEAST_DIVISOR)
+        return (self.observed / divisor).astype(np.complex64), (self.ctf / divisor).astype(np.float32)
 
 
 def read_order(particles: Particles, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`indices` in the order in which their images lie on disk."""
-    order = np.lexsort((particles.image_in_stack[indices], particles.stack_of_particle[indices]))
-    return np.asarray(indices[order], dtype=np.int64)
+    """`indices` in the order in which their images lie on disk, one optics group after the other."""
+    keys = particles.image_in_stack[indices], particles.stack_of_particle[indices], particles.group_of_particle[indices]
+    return np.asarray(indices[np.lexsort(keys)], dtype=np.int64)
 
 
 def batches(indices: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
@@ -39,23 +59,40 @@ def batches(indices: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int6
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
+def by_group(particles: Particles, indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Split `indices`, which are in `read_order`, where the optics group changes."""
+    return np.split(indices, np.flatnonzero(np.diff(particles.group_of_particle[indices])) + 1)
+
+
 def fourier_batch(
     particles: Particles, images: NDArray[np.float32], indices: NDArray[np.int64], plane: conventions.HalfPlane
 ) -> FourierBatch:
-    """Transform and centre `images` [m, n, n] of the particles `indices`, and give each its rotation and CTF.
+    """Transform and centre `images` [m, n, n] of the particles `indices`, and give each its slice and CTF.
 
     In a control the images' phases are random beyond a frequency.
+
+    Parameters
+    ----------
+    indices : [m], of one optics group
+    plane : of that group's images
     """
+    group = int(particles.group_of_particle[indices[0]])
+    optics = particles.optics_groups[group]
     observed = conventions.image_transforms(images, plane)
     if particles.noise_substitution is not None:
         observed *= particles.noise_substitution.factors(indices, particles.half_set[indices], plane)
-    shifts_px = particles.shifts_in_angstroms[indices] / particles.optics.pixel_size_in_angstroms
+    shifts_px = particles.shifts_in_angstroms[indices] / optics.pixel_size_in_angstroms
     observed *= conventions.centring_phases(shifts_px, plane)
+    ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
+    rotations = conventions.rotation_matrices(particles.euler_angles_deg[indices])
     return FourierBatch(
         indices,
-        conventions.rotation_matrices(particles.euler_angles_deg[indices]),
+        plane,
+        group,
+        slice_matrices(rotations, optics.magnification, plane.map_cycles),
         observed,
-        contrast_transfer(particles, indices, plane).astype(np.float32),
+        ctf,
+        ctf,
         np.array([_digest(image) for image in images], dtype=np.uint64),
     )
 
@@ -65,14 +102,25 @@ def _digest(image: NDArray[np.float32]) -> int:
 
 
 def stream(
-    particles: Particles, reader: ImageReader, indices: NDArray[np.int64], plane: conventions.HalfPlane, batch_size: int
+    particles: Particles,
+    reader: ImageReader,
+    indices: NDArray[np.int64],
+    planes: Sequence[conventions.HalfPlane],
+    batch_size: int,
 ) -> Iterator[FourierBatch]:
-    """Yield the particles `indices` batch by batch, in their order on disk; the next batch is read meanwhile."""
+    """Yield the particles `indices` batch by batch, in their order on disk; the next batch is read meanwhile.
+
+    Parameters
+    ----------
+    planes : of each optics group's images (`gem_plugin.imaging.image_planes`)
+    batch_size : particles at most; each batch is of one optics group
+    """
 
     def load(chunk: NDArray[np.int64]) -> FourierBatch:
-        return fourier_batch(particles, reader.read(chunk), chunk, plane)
+        return fourier_batch(particles, reader.read(chunk), chunk, planes[particles.group_of_particle[chunk[0]]])
 
-    yield from read_ahead(load, batches(read_order(particles, indices), batch_size))
+    parts = by_group(particles, read_order(particles, indices)) if len(indices) else []
+    yield from read_ahead(load, [chunk for part in parts for chunk in batches(part, batch_size)])
 
 
 def read_ahead(load: Callable[[NDArray[np.int64]], Item], chunks: list[NDArray[np.int64]]) -> Iterator[Item]:

@@ -19,13 +19,15 @@ from gem_plugin.gaussians.model import Gaussians, averaged
 from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
 from gem_plugin.half_data import QuarterSets, accumulate_quarters
 from gem_plugin.image_term import PARTICLES_PER_STEP, ImageTerm
+from gem_plugin.imaging import image_planes
 from gem_plugin.io.particles import Particles
 from gem_plugin.masks import soft_mask
 from gem_plugin.noise import noise_power_at
 from gem_plugin.normal_equations import NormalEquations
 from gem_plugin.particle_results import check_residuals, particle_results
+from gem_plugin.prediction import Imaging
 from gem_plugin.reconstruction import FitHistory, HalfResult, ParticleResults
-from gem_plugin.render import Map, gaussian_map
+from gem_plugin.render import Map, choose_render_box, gaussian_map
 from gem_plugin.run import Run
 from gem_plugin.signal_prior import prior_weight, with_prior
 from gem_plugin.spreading import fast_even_size
@@ -62,6 +64,19 @@ class HalfData:
         """1 / tau^2 of each shell, for a part of the half too: the signal's power does not depend on the data."""
         first, second = self.quarters.equations
         return prior_weight(first + second, self.start, self.run.last_shell)
+
+    @functools.cached_property
+    def imaging(self) -> Imaging:
+        """How the half's images are compared with Gaussians."""
+        run, quarters = self.run, self.quarters
+        planes = image_planes(self.particles, run.plane)
+        return Imaging(
+            run.plane,
+            planes,
+            tuple(noise_power_at(noise, plane) for noise, plane in zip(quarters.noise, planes, strict=True)),
+            quarters.greyscale,
+            tuple(run.render_box_px if plane is run.plane else choose_render_box(plane) for plane in planes),
+        )
 
     def place(self, generator: np.random.Generator) -> Gaussians:
         """A random draw of Gaussians on the start density."""
@@ -101,7 +116,7 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
         gaussian_map=_drawn(gaussians, run),
         model_free_map=quarters.half_map,
         quarter_maps=quarters.maps,
-        noise_power=quarters.noise.power,
+        noise_power=_on_map_shells(half),
         history=_with_scores(history, plan.scores),
         particles=_judge_particles(half, fits[0]),
         image_digests=quarters.digests,
@@ -112,6 +127,14 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
 def _drawn(gaussians: Gaussians, run: Run) -> Map:
     box, fine_box = run.plane.box_size_px, run.render_box_px
     return gaussian_map(gaussians, box, fine_box, engine=run.engine, n_threads=run.n_threads)
+
+
+def _on_map_shells(half: HalfData) -> NDArray[np.float64]:
+    """The noise of the images on whose pixels the map is made, [n // 2 + 1]; an odd box has one shell less."""
+    particles = half.particles
+    power = half.quarters.noise[particles.optics_groups.index(particles.optics_group_of_the_map)].power
+    n_shells = half.run.plane.box_size_px // 2 + 1
+    return np.pad(power, (0, max(n_shells - len(power), 0)), mode="edge")[:n_shells]
 
 
 def _why(config: ReconstructionConfig, plan: StepPlan) -> str:
@@ -135,9 +158,7 @@ def data_term(
         with ImageTerm(
             half.particles,
             indices,
-            run.plane,
-            noise_power_at(half.quarters.noise, run.plane),
-            render_box_px=run.render_box_px,
+            half.imaging,
             engine=run.engine,
             generator=generator,
             group=run.group,
@@ -245,9 +266,7 @@ def _judge_particles(half: HalfData, gaussians: Gaussians) -> ParticleResults:
         gaussians,
         half.particles,
         indices,
-        run.plane,
-        half.quarters.noise.power,
-        render_box_px=run.render_box_px,
+        half.imaging,
         engine=run.engine,
         n_threads=run.n_threads,
         monitor=run.monitor,

@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin import dataset
+from gem_plugin.contrast import judge_contrast, measure_contrast
 from gem_plugin.errors import InputError
+from gem_plugin.imaging import image_kinds, image_planes
 from gem_plugin.independence import unseen_share
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphere
-from gem_plugin.noise import Noise, measure_noise, noise_power_at
-from gem_plugin.normal_equations import Accumulator, NormalEquations
+from gem_plugin.noise import Noise, measure_noise_of_groups, noise_power_at
+from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator, sum_of
 from gem_plugin.run import Run
 from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
@@ -21,6 +23,7 @@ from gem_plugin.symmetry_check import symmetry_sentence
 Map = NDArray[np.floating[Any]]
 
 POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
+GREYSCALE_ROUNDS = 3  # of images of several pixel or box sizes; the factors are then fixed to a thousandth
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class QuarterSets:
     equations: tuple[NormalEquations, NormalEquations]
     maps: tuple[Map, Map]  # model-free, with the particle's symmetry
     half_map: Map  # the same of both parts together
-    noise: Noise
+    noise: tuple[Noise, ...]  # of each optics group
+    greyscale: NDArray[np.float64]  # of each optics group's images: times the map's
     digests: tuple[NDArray[np.int64], NDArray[np.uint64]]  # rows of the particle table, and of their images
     unseen_share: float  # of the directions, by the particles' views
 
@@ -58,44 +62,94 @@ def accumulate_quarters(
             " its settings: check rlnRandomSubset and the selection"
         )
     shuffled = np.random.default_rng(split_seed).permutation(indices)
-    batch_size = max(POINTS_PER_BATCH // len(run.plane.kx), 1)
     run.monitor.stage(f"{name}: reading particles", len(indices), "particles")
-    done = 0
-    sums = []
-    rows: list[NDArray[np.int64]] = []
-    digests: list[NDArray[np.uint64]] = []
     parts = (np.sort(shuffled[0::2]), np.sort(shuffled[1::2]))
     with ImageReader(particles) as reader:
-        noise = measure_noise(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
-        for part in parts:
-            accumulator = Accumulator(run.plane, noise_power_at(noise, run.plane), run.n_threads, run.render_box_px)
-            for batch in dataset.stream(particles, reader, part, run.plane, batch_size):
-                accumulator.add(batch)
-                rows.append(batch.indices)
-                digests.append(batch.digests)
-                done += len(batch.indices)
-                run.monitor.advance(done)
-            sums.append(accumulator.finish())
-            run.monitor.advance(done)
+        noise = measure_noise_of_groups(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
+        of_kinds, seen = _accumulate(particles, reader, parts, noise, run)
+    sums, greyscale = _on_one_greyscale(particles, of_kinds, run, name)
     on_pixels = (sums[0].crop(run.plane.box_size_px), sums[1].crop(run.plane.box_size_px))
     run.monitor.stage(f"{name}: maps without Gaussians", 3, "maps")
     plain = (_solved(on_pixels[0], run), _solved(on_pixels[1], run))
     run.monitor.advance(2)
+    contrast = judge_contrast(measure_contrast(plain, run.radius_px, run.n_threads), run.config.invert_contrast)
+    if contrast:
+        run.monitor.warn(f"{name}: {contrast}")
     reach = run.radius_px + SPHERE_EDGE_PX
     symmetric = symmetric_pair(on_pixels, run.group, reach, run.n_threads, lambda: run.monitor.advance(2))
     together = symmetric[0] + symmetric[1]
     whole = _solved(together, run)
     unseen = unseen_share(together.sampling_weight(), run.last_shell)
-    seen = (np.concatenate(rows), np.concatenate(digests))
     run.monitor.advance(3)
     if run.group.order == 1:
-        return QuarterSets(parts, (sums[0], sums[1]), plain, whole, noise, seen, unseen)
+        return QuarterSets(parts, sums, plain, whole, noise, greyscale, seen, unseen)
     maps = (_solved(symmetric[0], run), _solved(symmetric[1], run))
     sphere = support_sphere(run.plane.box_size_px, run.radius_px)
     sentence = symmetry_sentence(run.group.name, plain, maps, sphere)
     if sentence:
         run.monitor.warn(f"{name}: {sentence}")
-    return QuarterSets(parts, (sums[0], sums[1]), maps, whole, noise, seen, unseen)
+    return QuarterSets(parts, sums, maps, whole, noise, greyscale, seen, unseen)
+
+
+def _accumulate(
+    particles: Particles,
+    reader: ImageReader,
+    parts: tuple[NDArray[np.int64], NDArray[np.int64]],
+    noise: tuple[Noise, ...],
+    run: Run,
+) -> tuple[list[list[NormalEquations]], tuple[NDArray[np.int64], NDArray[np.uint64]]]:
+    """The arrays of both parts, apart for images of different pixels, and every image's digest by its row."""
+    planes = image_planes(particles, run.plane)
+    noise_power = [noise_power_at(one, plane) for one, plane in zip(noise, planes, strict=True)]
+    kinds = image_kinds(particles)
+    batch_size = max(POINTS_PER_BATCH // max(len(plane.kx) for plane in planes), 1)
+    rows: list[NDArray[np.int64]] = []
+    digests: list[NDArray[np.uint64]] = []
+    sums = []
+    done = 0
+    for part in parts:
+        of_kinds = []
+        for kind in range(int(kinds.max()) + 1):
+            chosen = part[kinds[particles.group_of_particle[part]] == kind]
+            accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px)
+            for batch in dataset.stream(particles, reader, chosen, planes, batch_size):
+                accumulator.add(batch)
+                rows.append(batch.indices)
+                digests.append(batch.digests)
+                done += len(batch.indices)
+                run.monitor.advance(done)
+            of_kinds.append(accumulator.finish())
+        sums.append(of_kinds)
+        run.monitor.advance(done)
+    return sums, (np.concatenate(rows), np.concatenate(digests))
+
+
+def _on_one_greyscale(
+    particles: Particles, sums: list[list[NormalEquations]], run: Run, name: str
+) -> tuple[tuple[NormalEquations, NormalEquations], NDArray[np.float64]]:
+    """Add the arrays of images of different pixels, each brought to the greyscale of the map's own.
+
+    The factor f on the map that fits a kind of images best is <b, v> / <v, T v> for the map v of all.
+    """
+    kinds = image_kinds(particles)
+    wholes = [first + second for first, second in zip(*sums, strict=True)]
+    own = int(kinds[particles.optics_groups.index(particles.optics_group_of_the_map)])
+    factors = np.ones(len(wholes))
+    for _ in range(GREYSCALE_ROUNDS if len(wholes) > 1 else 0):
+        together = sum_of([whole.scaled(factor) for whole, factor in zip(wholes, factors, strict=True)])
+        solved = _solved(together.crop(run.plane.box_size_px), run)
+        found = np.array([_best_factor(whole.crop(run.plane.box_size_px), solved, run) for whole in wholes])
+        factors = np.where(found > 0, found / found[own], 1.0) if found[own] > 0 else np.ones(len(wholes))
+    if len(wholes) > 1:
+        words = ", ".join(f"{factor:.3f}" for factor in factors)
+        run.monitor.note(f"{name}: images of {len(wholes)} pixel or box sizes, of greyscales {words} beside the map's")
+    parts = [sum_of([one.scaled(f) for one, f in zip(of_kinds, factors, strict=True)]) for of_kinds in sums]
+    return (parts[0], parts[1]), factors[kinds]
+
+
+def _best_factor(equations: NormalEquations, volume: Map, run: Run) -> float:
+    power = float(np.vdot(volume, Operator(equations, run.n_threads).apply(volume)))
+    return float(np.vdot(equations.right_side, volume)) / power if power > 0 else 0.0
 
 
 def _solved(equations: NormalEquations, run: Run) -> Map:

@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gem_plugin.conventions import HalfPlane
-from gem_plugin.dataset import FourierBatch, fourier_batch, read_order
+from gem_plugin.dataset import FourierBatch, by_group, fourier_batch, read_order
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.ops.replicate import Tensors, replicate
-from gem_plugin.prediction import negative_log_likelihood, predicted_transforms, weights
-from gem_plugin.render import in_voxels
+from gem_plugin.prediction import Imaging, negative_log_likelihood, predicted_transforms, weights
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup
 
 PARTICLES_PER_STEP = 100
@@ -29,8 +27,7 @@ class ImageTerm:
     Parameters
     ----------
     indices : particles of the half set
-    noise_power : [points]
-    render_box_px : pixels on an axis on which projections are drawn, for the extent of the images' box
+    imaging : of this half
     generator : the half's own; draws the minibatches, each particle once in an epoch
     group : of which the Gaussians are those of one asymmetric unit
     """
@@ -39,21 +36,20 @@ class ImageTerm:
         self,
         particles: Particles,
         indices: NDArray[np.int64],
-        plane: HalfPlane,
-        noise_power: NDArray[np.float32],
+        imaging: Imaging,
         *,
-        render_box_px: int,
         engine: str,
         generator: np.random.Generator,
         group: PointGroup = NO_SYMMETRY,
         particles_per_step: int = PARTICLES_PER_STEP,
     ) -> None:
-        self.voxels_per_px = render_box_px / plane.box_size_px
+        self.voxels_per_px = max(imaging.render_boxes_px) / imaging.plane.box_size_px
         self.n_particles = len(indices)
         self._particles = particles
-        self._plane = plane
-        self._weights = weights(plane, noise_power)
-        self._render_box_px = render_box_px
+        self._imaging = imaging
+        self._weights = [
+            weights(plane, power) for plane, power in zip(imaging.planes, imaging.noise_power, strict=True)
+        ]
         self._engine = engine
         self._group = group
         self._draws = _minibatches(indices, min(particles_per_step, len(indices)), generator)
@@ -71,46 +67,54 @@ class ImageTerm:
     @property
     def radius_px(self) -> float:
         """Half the edge of the images."""
-        return self._plane.box_size_px / 2
+        return self._imaging.plane.box_size_px / 2
 
     def box_size_at(self, step: int, schedule_steps: int) -> int:
         """Pixels on an axis of the projections; the same in every step."""
-        return self._render_box_px
+        return max(self._imaging.render_boxes_px)
 
     def backward(self, unit: Tensors, step: int, schedule_steps: int) -> float:
         """Add the gradients of the next minibatch; return its loss scaled to the half set, less a constant."""
-        batch = self._minibatch()
-        loss = self._loss(unit, batch) * (self.n_particles / len(batch.indices))
+        batches = self._minibatch()
+        count = sum(len(batch.indices) for batch in batches)
+        loss = self._loss(unit, batches) * (self.n_particles / count)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises the loss of one minibatch."""
-        batch = self._minibatch()
+        batches = self._minibatch()
         with torch.no_grad():
-            loss, doubled = (float(self._loss((*unit[:3], factor * unit[3]), batch)) for factor in (1, 2))
+            loss, doubled = (float(self._loss((*unit[:3], factor * unit[3]), batches)) for factor in (1, 2))
         # with a factor f the loss is q f^2 - c f, so loss = q - c and doubled = 4 q - 2 c
         quadratic = (doubled - 2 * loss) / 2
         return (quadratic - loss) / (2 * quadratic) if quadratic > 0 else 1.0
 
-    def _loss(self, unit: Tensors, batch: FourierBatch) -> torch.Tensor:
-        predicted = predicted_transforms(
-            in_voxels(replicate(*unit, self._group.operators), self.voxels_per_px),
-            batch.rotations,
-            self._plane,
-            self._render_box_px,
-            engine=self._engine,
-        )
-        return negative_log_likelihood(predicted, batch, self._weights)
+    def _loss(self, unit: Tensors, batches: list[FourierBatch]) -> torch.Tensor:
+        whole = replicate(*unit, self._group.operators)
+        loss = torch.zeros((), dtype=unit[0].dtype)
+        for batch in batches:
+            box = self._imaging.render_boxes_px[batch.group]
+            views = self._imaging.views(batch)
+            predicted = predicted_transforms(whole, views, batch.plane, box, engine=self._engine)
+            predicted = predicted * float(self._imaging.greyscale[batch.group])
+            loss = loss + negative_log_likelihood(predicted, batch, self._weights[batch.group])
+        return loss
 
-    def _minibatch(self) -> FourierBatch:
-        batch = self._next.result()
+    def _minibatch(self) -> list[FourierBatch]:
+        batches = self._next.result()
         self._next = self._worker.submit(self._load)  # read while this one is used
-        return batch
+        return batches
 
-    def _load(self) -> FourierBatch:
+    def _load(self) -> list[FourierBatch]:
         chunk = read_order(self._particles, next(self._draws))
-        return fourier_batch(self._particles, self._reader.read(chunk), chunk, self._plane)
+        return [
+            fourier_batch(self._particles, self._reader.read(part), part, self._imaging.planes[self._group_of(part)])
+            for part in by_group(self._particles, chunk)
+        ]
+
+    def _group_of(self, part: NDArray[np.int64]) -> int:
+        return int(self._particles.group_of_particle[part[0]])
 
 
 def _minibatches(indices: NDArray[np.int64], size: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:

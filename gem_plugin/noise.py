@@ -9,12 +9,14 @@ from scipy import fft, ndimage
 from gem_plugin import conventions
 from gem_plugin.dataset import batches, read_order
 from gem_plugin.errors import InputError
+from gem_plugin.imaging import image_kinds
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 
 Floats = NDArray[np.float64]
 
+FEWEST_MEASURED = 50  # particles of an optics group
 SAMPLE_SIZE = 1000  # particles that are measured, per half set
 EDGE_PX = 3.0  # width of the soft edge of the measured region
 SMOOTHING_SHELLS = 1.5  # the region's own transform blurs the spectrum: finer detail would be an artefact
@@ -37,6 +39,35 @@ def background_weight(box_size_px: int, particle_radius_px: float) -> NDArray[np
     return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
+def measure_noise_of_groups(
+    particles: Particles,
+    reader: ImageReader,
+    indices: NDArray[np.int64],
+    particle_radius_px: float,
+    seed: np.random.SeedSequence,
+    monitor: Monitor,
+) -> tuple[Noise, ...]:
+    """`measure_noise` of each optics group; one with few particles takes that of all images of its kind.
+
+    Parameters
+    ----------
+    particle_radius_px : in pixels of the map
+    """
+    kinds = image_kinds(particles)
+    groups = particles.group_of_particle[indices]
+    found = []
+    for group, optics in enumerate(particles.optics_groups):
+        own = indices[groups == group]
+        if len(own) < FEWEST_MEASURED:
+            own = indices[kinds[groups] == kinds[group]]
+        if not len(own):  # the other half's only
+            found.append(Noise(np.ones(optics.box_size_px // 2 + 1), 0.0, 1.0))
+            continue
+        radius_px = particle_radius_px * particles.optics.pixel_size_in_angstroms / optics.pixel_size_in_angstroms
+        found.append(measure_noise(particles, reader, own, radius_px, seed, monitor))
+    return tuple(found)
+
+
 def measure_noise(
     particles: Particles,
     reader: ImageReader,
@@ -45,13 +76,13 @@ def measure_noise(
     seed: np.random.SeedSequence,
     monitor: Monitor,
 ) -> Noise:
-    """Measure the noise of some particles of one half set outside the particle.
+    """Measure the noise of some particles of one half set, with images of one box, outside the particle.
 
     The images are multiplied by a soft background window; the power of a windowed white field is the window's
     energy times the field's, which gives the scale. Warns when the background is not what RELION's normalisation
     leaves (mean 0, standard deviation 1).
     """
-    n = particles.optics.box_size_px
+    n = particles.optics_groups[particles.group_of_particle[indices[0]]].box_size_px
     weight = background_weight(n, particle_radius_px)
     energy = float(np.mean(weight.astype(np.float64) ** 2))
     if energy < 0.01:

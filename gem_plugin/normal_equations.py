@@ -10,6 +10,7 @@ and T is the convolution with t, done exactly by FFTs on a doubled box (Wang, Sh
 arXiv 1307.5824, section 4). Sums add, so parts of a half set combine by addition.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ Map = NDArray[np.floating[Any]]
 
 
 SLAB_PLANES = 6  # planes of a map that are transformed together: some megabytes
+REACH_MARGIN = 1.0  # cycles: an anisotropic magnification carries points a little beyond the circle
 BAND_MARGIN = 8  # doubled-box frequencies beyond the data that are kept: the box's own transform leaks there
 
 
@@ -53,6 +55,14 @@ class NormalEquations:
     def band(self) -> int:
         """Highest frequency of the doubled box at which T is kept, on any axis."""
         return int(self.spectrum.shape[2]) - 1
+
+    def scaled(self, factor: float) -> "NormalEquations":
+        """The likelihood of a map for images that show `factor` times its greyscale."""
+        if factor == 1:
+            return self
+        return NormalEquations(
+            self.right_side * np.float32(factor), self.spectrum * np.float32(factor**2), self.n_particles
+        )
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         """The arrays of both sets of particles together."""
@@ -160,6 +170,14 @@ class NormalEquations:
             raise InputError(f"{path} does not hold normal equations written by this program: {error}") from error
 
 
+def sum_of(parts: Sequence[NormalEquations]) -> NormalEquations:
+    """The arrays of all parts together, at least one."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
 def axis_frequencies(n: int, band: int) -> NDArray[np.int64]:
     """The frequencies of the doubled box, in its cycles, at which T is kept on an axis, in the order of an FFT."""
     highest, lowest = (n, 1 - n) if band == n else (band, -band)
@@ -196,8 +214,9 @@ class Accumulator:
 
     Parameters
     ----------
-    plane : the Fourier points of an image that are used
-    noise_power : [points] variance of the noise at those points
+    plane : the Fourier points of an image with the map's box and pixels: how far the data reach
+    noise_power : [points] variance of the noise at those of the images' half plane; one array for each optics group, or
+        one for all
     n_threads : threads of the FFTs
     render_box_px : voxels of the result on each axis, on which Gaussians are drawn; by default the images' box. A
         larger number means smaller voxels, not a wider box.
@@ -207,22 +226,25 @@ class Accumulator:
     def __init__(
         self,
         plane: conventions.HalfPlane,
-        noise_power: NDArray[np.float32],
+        noise_power: NDArray[np.float32] | Sequence[NDArray[np.float32]],
         n_threads: int,
         render_box_px: int | None = None,
         upsampling: float = UPSAMPLING,
     ) -> None:
         self._box_size_px = render_box_px or plane.box_size_px
-        self._weight = (2 * plane.weight / noise_power).astype(np.float32)
+        self._noise_power = (noise_power,) if isinstance(noise_power, np.ndarray) else tuple(noise_power)
         self._band = data_band(plane, self._box_size_px)
         self._kernel_box_px = kernel_box(self._band, self._box_size_px)
-        self._sums = SliceSums(plane, self._box_size_px, 2 * self._kernel_box_px, upsampling)
+        reach = float(plane.radius.max()) + REACH_MARGIN
+        self._sums = SliceSums(reach, self._box_size_px, 2 * self._kernel_box_px, upsampling)
         self._n_threads = n_threads
         self._n_particles = 0
 
     def add(self, batch: FourierBatch) -> None:
         """Add some particles."""
-        self._sums.add(batch.rotations, batch.observed, batch.ctf, self._weight)
+        noise_power = self._noise_power[min(batch.group, len(self._noise_power) - 1)]
+        weight = (2 * batch.plane.weight / noise_power).astype(np.float32)
+        self._sums.add(batch.plane, batch.slices, batch.observed, (batch.ctf, batch.adjoint), weight)
         self._n_particles += len(batch.indices)
 
     def finish(self) -> NormalEquations:

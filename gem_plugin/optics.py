@@ -16,7 +16,7 @@ def electron_wavelength_in_angstroms(voltage_kv: float) -> float:
 
 
 def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: HalfPlane) -> Floats:
-    """CTF of the particles `indices` at the Fourier points of `plane`.
+    """CTF of the particles `indices`, of one optics group, at the Fourier points of `plane`.
 
     With k in 1/Angstrom, gamma = -pi lambda Df(k) |k|^2 + pi/2 Cs lambda^3 |k|^4 - phase shift - asin(Q0),
     CTF = scale exp(-B |k|^2 / 4) (-sin gamma); underfocus positive, +Q0 at k = 0 (RELION, src/ctf.cpp and src/ctf.h).
@@ -27,9 +27,9 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
     -------
     [m, points], within +-scale
     """
-    optics = particles.optics
+    optics = particles.optics_groups[particles.group_of_particle[indices[0]]]
     edge = plane.box_size_px * optics.pixel_size_in_angstroms
-    kx, ky = plane.kx / edge, plane.ky / edge
+    kx, ky = np.reshape(optics.magnification, (2, 2)) @ np.stack([plane.kx / edge, plane.ky / edge])
     k2 = kx**2 + ky**2
     wavelength = electron_wavelength_in_angstroms(optics.voltage_kv)
     u, v = particles.defocus_u_in_angstroms[indices], particles.defocus_v_in_angstroms[indices]

@@ -4,15 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
-from gem_plugin.dataset import stream
+from gem_plugin.dataset import FourierBatch, stream
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 from gem_plugin.ops.compare import compare_transforms
-from gem_plugin.prediction import projection_spectra, spectrum_places
+from gem_plugin.ops.replicate import Tensors
+from gem_plugin.prediction import Imaging, projection_spectra, spectrum_places
 from gem_plugin.reconstruction import ParticleResults
-from gem_plugin.render import as_tensors, in_voxels
+from gem_plugin.render import as_tensors
 
 GROUP_COLUMNS = ("rlnGroupName", "rlnGroupNumber", "rlnMicrographName")  # the first that is there names the groups
 PARTICLES_PER_BATCH = 100
@@ -25,10 +26,8 @@ def particle_results(
     gaussians: Gaussians,
     particles: Particles,
     indices: NDArray[np.int64],
-    plane: HalfPlane,
-    noise_power: NDArray[np.float64],
+    imaging: Imaging,
     *,
-    render_box_px: int,
     engine: str,
     n_threads: int,
     monitor: Monitor,
@@ -43,25 +42,20 @@ def particle_results(
     ----------
     gaussians : of this half, lengths in pixels
     indices : [m] this half's particles
-    noise_power : [shells] variance of a Fourier coefficient
-    render_box_px : pixels on an axis on which projections are drawn, for the extent of the images' box
+    imaging : of this half
     n_threads : of the projections' transforms
     """
-    whole = in_voxels(as_tensors(gaussians), render_box_px / plane.box_size_px)
+    whole, plane = as_tensors(gaussians), imaging.plane
     names, group_of = particle_groups(particles)
-    sums = _ShellSums(plane, len(names), len(noise_power))
-    places = spectrum_places(plane, render_box_px)
-    strengths, shell = plane.weight / noise_power[plane.shell], plane.shell
+    sums = _ShellSums(len(names), plane.box_size_px // 2 + 1)
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
     done = 0
     with ImageReader(particles) as reader:
-        for batch in stream(particles, reader, indices, plane, PARTICLES_PER_BATCH):
-            spectra = projection_spectra(whole, batch.rotations, render_box_px, engine=engine, n_threads=n_threads)
-            fitted, left = np.empty(len(batch.indices)), np.zeros((len(batch.indices), len(noise_power)))
-            compare_transforms(spectra, *places, batch.ctf, batch.observed, strengths, shell, fitted, left)
+        for batch in stream(particles, reader, indices, imaging.planes, PARTICLES_PER_BATCH):
+            fitted, left = _compare(whole, batch, imaging, engine, n_threads, sums.n_shells)
             scale[batch.indices] = fitted
-            residual[batch.indices] = left.sum(axis=1) / plane.weight.sum()
-            sums.add(left, group_of[batch.indices])
+            residual[batch.indices] = left.sum(axis=1) / batch.plane.weight.sum()
+            sums.add(left, batch.plane, group_of[batch.indices])
             done += len(batch.indices)
             monitor.advance(done)
     bands = _bands(plane)
@@ -76,6 +70,21 @@ def particle_results(
         band_last_shell=np.array([band[-1] for band in bands]),
         shell_residual=sums.shell_means(),
     )
+
+
+def _compare(
+    whole: Tensors, batch: FourierBatch, imaging: Imaging, engine: str, n_threads: int, n_shells: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each particle's scale, [m], and what is left of its image over the noise, summed in the map's shells, [m, s]."""
+    plane, box = batch.plane, imaging.render_boxes_px[batch.group]
+    spectra = projection_spectra(whole, imaging.views(batch), box, engine=engine, n_threads=n_threads)
+    observed, ctf = batch.plain()
+    ctf = ctf * np.float32(imaging.greyscale[batch.group])
+    strengths = plane.weight / imaging.noise_power[batch.group].astype(np.float64)
+    shell = np.minimum(plane.map_shell, n_shells - 1)
+    fitted, left = np.empty(len(batch.indices)), np.zeros((len(batch.indices), n_shells))
+    compare_transforms(spectra, *spectrum_places(plane, box), ctf, observed, strengths, shell, fitted, left)
+    return fitted, left
 
 
 def particle_groups(particles: Particles) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -123,25 +132,28 @@ def _bands(plane: HalfPlane) -> list[NDArray[np.int64]]:
 
 
 class _ShellSums:
-    """Residual power summed by group and shell."""
+    """Residual power summed by group and shell of the map."""
 
-    def __init__(self, plane: HalfPlane, n_groups: int, n_shells: int) -> None:
+    def __init__(self, n_groups: int, n_shells: int) -> None:
+        self.n_shells = n_shells
         self.counts = np.zeros(n_groups, dtype=np.int64)  # particles of each group
         self._sums = np.zeros((n_groups, n_shells))
-        self._points = np.bincount(plane.shell, weights=plane.weight, minlength=n_shells)
+        self._points = np.zeros((n_groups, n_shells))
 
-    def add(self, left: NDArray[np.float64], groups: NDArray[np.int64]) -> None:
+    def add(self, left: NDArray[np.float64], plane: HalfPlane, groups: NDArray[np.int64]) -> None:
         """Add particles' sums [m, shells] to those of the groups [m]."""
+        shell = np.minimum(plane.map_shell, self.n_shells - 1)
         np.add.at(self._sums, groups, left)
+        np.add.at(self._points, groups, np.bincount(shell, weights=plane.weight, minlength=self.n_shells))
         np.add.at(self.counts, groups, 1)
 
     def group_means(self, band: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean over a band of shells, [groups]."""
-        return _mean(self._sums[:, band].sum(axis=1), self.counts * self._points[band].sum())
+        return _mean(self._sums[:, band].sum(axis=1), self._points[:, band].sum(axis=1))
 
     def shell_means(self) -> NDArray[np.float64]:
         """Mean over all particles, [shells]."""
-        return _mean(self._sums.sum(axis=0), self.counts.sum() * self._points)
+        return _mean(self._sums.sum(axis=0), self._points.sum(axis=0))
 
 
 def _mean(total: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:

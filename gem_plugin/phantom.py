@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gem_plugin.conventions import half_plane, rotation_matrices
-from gem_plugin.io.particles import OpticsGroup, Particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import Particles
 from gem_plugin.optics import contrast_transfer
 
 Floats = NDArray[np.float64]
@@ -121,7 +122,8 @@ def random_particles(n_particles: int, optics: OpticsGroup, seed: int = 0) -> Pa
     return Particles(
         table=pd.DataFrame(index=range(n_particles)),
         optics_table=pd.DataFrame(index=range(1)),
-        optics=optics,
+        optics_groups=(optics,),
+        group_of_particle=np.zeros(n_particles, dtype=np.int32),
         euler_angles_deg=np.stack([uniform[:, 0], tilt, uniform[:, 1]], axis=1),
         shifts_in_angstroms=rng.normal(0.0, 2.0 * optics.pixel_size_in_angstroms, (n_particles, 2)),
         defocus_u_in_angstroms=defocus_u,

@@ -1,5 +1,6 @@
 """What Gaussians predict of particle images: project(), transform, and the likelihood of a few particles."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,24 @@ from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch
 from gem_plugin.ops import DEFAULT_CUTOFF_SIGMAS, project
 from gem_plugin.ops.replicate import Tensors
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """How one half's images are compared with its Gaussians; a value for each optics group."""
+
+    plane: HalfPlane  # of an image with the map's box and pixels
+    planes: tuple[HalfPlane, ...]
+    noise_power: tuple[NDArray[np.float32], ...]  # [points] each
+    greyscale: NDArray[np.float64]  # [groups] of the images: times the map's
+    render_boxes_px: tuple[int, ...]  # pixels on an axis on which projections are drawn, for the images' extent
+
+    def views(self, batch: FourierBatch) -> NDArray[np.float64]:
+        """From Gaussians in pixels of the map to the pixels on which a batch's projections are drawn, [m, 3, 3].
+
+        An image's position x, in its n pixels, is S r n / n_map, since its frequencies k lie at S^T k in the map's.
+        """
+        return batch.slices * (self.render_boxes_px[batch.group] / self.plane.box_size_px)
 
 
 def predicted_transforms(
@@ -26,8 +45,8 @@ def predicted_transforms(
 
     Parameters
     ----------
-    whole : all Gaussians of the particle, lengths in voxels of the render grid
-    rotations : [m, 3, 3]
+    whole : all Gaussians of the particle
+    rotations : [m, 3, 3] which may scale: they take the Gaussians' lengths to pixels of the projections
     render_box_px : pixels on an axis on which the projections are drawn, for the extent of the images' box
     cutoff_sigmas : radius of a Gaussian's footprint
 
@@ -59,8 +78,8 @@ def projection_spectra(
 
     Parameters
     ----------
-    whole : all Gaussians of the particle, lengths in voxels of the render grid
-    rotations : [m, 3, 3]
+    whole : all Gaussians of the particle
+    rotations : [m, 3, 3] which may scale: they take the Gaussians' lengths to pixels of the projections
     render_box_px : n, pixels on an axis on which the projections are drawn
     n_threads : of the transforms
     """
@@ -79,8 +98,8 @@ def negative_log_likelihood(
     predicted : [m, points] X
     inverse_noise : [points] the weight of each point over sigma^2, see `weights`
     """
-    modelled = predicted * torch.from_numpy(batch.ctf)
-    observed = torch.from_numpy(batch.observed)
+    observed, ctf = (torch.from_numpy(part) for part in batch.plain())
+    modelled = predicted * ctf
     cross = modelled.real * observed.real + modelled.imag * observed.imag
     squares = modelled.real**2 + modelled.imag**2
     return ((squares - 2 * cross) * torch.from_numpy(inverse_noise)).sum()

@@ -164,35 +164,46 @@ class SliceSums:
 
     Parameters
     ----------
-    plane : the Fourier points of an image that are used
+    reach : highest frequency of any point, in cycles a box edge of the map
     right_modes : voxels of b on each axis, for the extent of the images' box
     kernel_modes : voxels of t on each axis, for the extent of the doubled box
     upsampling : fine cells a mode, > 1
     """
 
-    def __init__(self, plane: HalfPlane, right_modes: int, kernel_modes: int, upsampling: float = UPSAMPLING) -> None:
-        reach = float(plane.radius.max())
+    def __init__(self, reach: float, right_modes: int, kernel_modes: int, upsampling: float = UPSAMPLING) -> None:
         self.right, self.kernel = right, kernel = slice_grids(reach, right_modes, kernel_modes, upsampling)
-        self._kx, self._ky = plane.kx.astype(np.float64), plane.ky.astype(np.float64)
+        self._reach = reach
         self._right_sums = np.zeros((2, *right.shape), dtype=np.float32)  # real and imaginary parts
         self._kernel_sums = np.zeros(kernel.shape, dtype=np.float32)
         # cycles of the images' box; t's box is twice as wide
         self._cells = right.cells_per_cycle, 2 * kernel.cells_per_cycle
         self._coefficients = right.coefficients(), kernel.coefficients()
 
-    def add(self, rotations: Doubles, observed: Complex, ctf: Floats, weight: Floats) -> None:
-        """Add weight * ctf * observed to b's sums and weight * ctf^2 to t's, at the points of some slices.
+    def add(
+        self, plane: HalfPlane, slices: Doubles, observed: Complex, factors: tuple[Floats, Floats], weight: Floats
+    ) -> None:
+        """Add weight * adjoint * observed to b's sums and weight * adjoint * transfer to t's, at some slices' points.
 
         Parameters
         ----------
-        rotations : [m, 3, 3], of the map
-        observed, ctf : [m, points]
+        plane : the Fourier points of the images
+        slices : [m, 3, 3] S, from the map to the image: a point lies at S^T (kx, ky, 0)
+        observed : [m, points]
+        factors : transfer and adjoint, [m, points] each
         weight : [points]
+
+        Raises
+        ------
+        ValueError
+            If a point can lie beyond the sums' reach.
         """
+        largest = float(plane.radius.max()) * float(np.linalg.norm(slices[:, :2], ord=2, axis=(1, 2)).max())
+        if largest > self._reach * (1 + 1e-6) + 0.5:
+            raise ValueError(f"points up to {largest:.2f} cycles a box edge, but sums for {self._reach:.2f}")
         spread_slices(
-            rotations,
-            (self._kx, self._ky),
-            (observed, ctf, weight),
+            slices,
+            (plane.kx.astype(np.float64), plane.ky.astype(np.float64)),
+            (observed, *factors, weight),
             self._coefficients,
             self._cells,
             self._right_sums,

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from gem_plugin.errors import GemError, OutputError
 from gem_plugin.io.atomic import replacing
 from gem_plugin.io.maps import read_map, write_map
-from gem_plugin.io.particles import OpticsGroup, Particles, write_particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import Particles, write_particles
 from gem_plugin.io.star import read_tables
 from relion_external import file_names
 from relion_external.star import simple_block

@@ -1,7 +1,8 @@
 """Particle tables: RELION STAR -> `Particles`."""
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
+from gem_plugin.image_repair import ImageRepair
 from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
+from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_optics_groups, told_boxes_px, used_rows
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, write_tables
 from gem_plugin.io.supported import refuse_other_kinds, refuse_other_optics
 from gem_plugin.io.tables import read_particle_tables
 from gem_plugin.noise_substitution import NoiseSubstitution
 
-PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")  # first wins
 CLASS_COLUMN = "rlnClassNumber"
-
-
-@dataclass(frozen=True)
-class OpticsGroup:
-    """What the particles of one optics group share."""
-
-    name: str
-    pixel_size_in_angstroms: float
-    box_size_px: int
-    voltage_kv: float
-    spherical_aberration_mm: float
-    amplitude_contrast: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,8 @@ class Particles:
 
     table: pd.DataFrame  # data_particles, every column as read: text
     optics_table: pd.DataFrame  # data_optics, every column as read: text
-    optics: OpticsGroup
+    optics_groups: tuple[OpticsGroup, ...]  # those that particles use
+    group_of_particle: NDArray[np.int32]  # [n] index into optics_groups
     euler_angles_deg: NDArray[np.float64]  # [n, 3] rlnAngleRot, Tilt, Psi
     shifts_in_angstroms: NDArray[np.float64]  # [n, 2] rlnOriginX/YAngst: added to the image to centre it
     defocus_u_in_angstroms: NDArray[np.float64]  # [n] underfocus positive
@@ -53,9 +44,22 @@ class Particles:
     stack_of_particle: NDArray[np.int32]  # [n] index into stack_paths
     image_in_stack: NDArray[np.int64]  # [n] 0-based index in the stack
     noise_substitution: NoiseSubstitution | None = None  # of the images' phases, for a control; None: as they are
+    image_repair: ImageRepair | None = None  # of the images as they are read; None: as they are
 
     def __len__(self) -> int:
         return len(self.half_set)
+
+    @functools.cached_property
+    def optics_group_of_the_map(self) -> OpticsGroup:
+        """The group of the most particles, on whose pixels the map is made."""
+        counts = np.bincount(self.group_of_particle, minlength=len(self.optics_groups))
+        return self.optics_groups[int(np.argmax(counts))]
+
+    @functools.cached_property
+    def optics(self) -> OpticsGroup:
+        """`optics_group_of_the_map` with the map's box, which is even."""
+        group = self.optics_group_of_the_map
+        return replace(group, box_size_px=group.box_size_px + group.box_size_px % 2)
 
 
 def read_particles(
@@ -84,25 +88,33 @@ def read_particles(
     optics, table = _read_tables(path)
     refuse_other_kinds(table, optics)
     table = _select_class(table, class_number)
-    group = _used_optics_group(table, optics)
-    refuse_other_optics(group)
-    told_box_px = np.full(len(table), _box_size_px(group) or 0)  # 0: the table does not tell
-    locations = locate_images(table, project_directory, told_box_px, table.integers("rlnOpticsGroup"))
+    rows, group_of_particle = used_rows(table, optics)
+    refuse_other_optics(rows)
+    locations = locate_images(
+        table, project_directory, told_boxes_px(rows)[group_of_particle], group_of_particle.astype(np.int64)
+    )
     half_set, is_refined = read_half_sets(table, seed)
     check_images_are_distinct(table, locations, half_set)
-    defocus_u = _of_particle_or_group(table, group, "rlnDefocusU")
+    first_of_group = np.unique(group_of_particle, return_index=True)[1]
+    boxes_px = locations.box_size_of_stack[locations.stack_of_particle[first_of_group]]
+
+    def parameter(column: str, default: float | NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        return of_particle_or_group(table, rows, group_of_particle, column, default)
+
+    defocus_u = parameter("rlnDefocusU")
     return Particles(
         table=table.frame.reset_index(drop=True),
         optics_table=optics.frame,
-        optics=_optics_group(table, group, int(locations.box_size_of_stack[0])),
+        optics_groups=read_optics_groups(table, rows, group_of_particle, boxes_px),
+        group_of_particle=group_of_particle,
         euler_angles_deg=_euler_angles_deg(table),
         shifts_in_angstroms=_shifts_in_angstroms(table),
         defocus_u_in_angstroms=defocus_u,
-        defocus_v_in_angstroms=_of_particle_or_group(table, group, "rlnDefocusV", defocus_u),
-        defocus_angle_deg=_of_particle_or_group(table, group, "rlnDefocusAngle", 0.0),
-        phase_shift_deg=_of_particle_or_group(table, group, "rlnPhaseShift", 0.0),
-        ctf_bfactor_in_angstroms2=_of_particle_or_group(table, group, "rlnCtfBfactor", 0.0),
-        ctf_scale=_of_particle_or_group(table, group, "rlnCtfScalefactor", 1.0),
+        defocus_v_in_angstroms=parameter("rlnDefocusV", defocus_u),
+        defocus_angle_deg=parameter("rlnDefocusAngle", 0.0),
+        phase_shift_deg=parameter("rlnPhaseShift", 0.0),
+        ctf_bfactor_in_angstroms2=parameter("rlnCtfBfactor", 0.0),
+        ctf_scale=parameter("rlnCtfScalefactor", 1.0),
         half_set=half_set,
         half_sets_are_refined=is_refined,
         stack_paths=locations.stack_paths,
@@ -152,82 +164,6 @@ def _select_class(table: StarTable, class_number: int) -> StarTable:
     if class_number not in present:
         raise InputError(f"{table.path} has no particle of class {class_number}. It holds {listing}.")
     return table.select(classes == class_number)
-
-
-def _used_optics_group(table: StarTable, optics: StarTable) -> StarTable:
-    """The row of data_optics that the particles refer to."""
-    used = np.unique(table.integers("rlnOpticsGroup"))
-    numbers = optics.integers("rlnOpticsGroup")
-    if len(used) > 1:
-        raise InputError(
-            f"{table.path} uses {len(used)} optics groups ({', '.join(map(str, used))}); one is supported until now. "
-            "Select one, e.g. with relion_star_handler --select rlnOpticsGroup."
-        )
-    is_used = numbers == used[0]
-    if np.count_nonzero(is_used) != 1:
-        raise InputError(
-            f"{table.path}: data_optics has {np.count_nonzero(is_used)} rows for rlnOpticsGroup {used[0]}, "
-            "which the particles use; expected one."
-        )
-    return optics.select(is_used)
-
-
-def _optics_group(table: StarTable, group: StarTable, box_size_px: int) -> OpticsGroup:
-    pixel_size = _pixel_size_in_angstroms(group)
-    voltage = _single_value(table, group, "rlnVoltage")
-    amplitude_contrast = _single_value(table, group, "rlnAmplitudeContrast")
-    for column, value, is_good, expected in (
-        ("rlnVoltage", voltage, 1 <= voltage <= 10_000, "kilovolts, e.g. 300"),
-        ("rlnAmplitudeContrast", amplitude_contrast, abs(amplitude_contrast) < 1, "a value between 0 and 1, e.g. 0.1"),
-    ):
-        if not is_good:
-            raise InputError(f"{group.path}: {column} is {value:g}; expected {expected}.")
-    return OpticsGroup(
-        name=str(group.frame["rlnOpticsGroupName"].iloc[0]) if "rlnOpticsGroupName" in group else "opticsGroup1",
-        pixel_size_in_angstroms=pixel_size,
-        box_size_px=box_size_px,
-        voltage_kv=voltage,
-        spherical_aberration_mm=_single_value(table, group, "rlnSphericalAberration"),
-        amplitude_contrast=amplitude_contrast,
-    )
-
-
-def _single_value(table: StarTable, group: StarTable, column: str) -> float:
-    """A value of the optics group; the particles' own column wins, and must agree with itself."""
-    if column not in table:
-        return float(group.numbers(column)[0])
-    values = np.unique(table.numbers(column))
-    if len(values) > 1:
-        raise InputError(
-            f"{table.path}: {column} has {len(values)} values in data_particles, {values[0]:g} to {values[-1]:g}; "
-            "one is supported until now. Give particles of one microscope setting."
-        )
-    return float(values[0])
-
-
-def _of_particle_or_group(
-    table: StarTable, group: StarTable, column: str, default: float | NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """A CTF parameter of every particle: its own column, else the optics group's, else `default`."""
-    if column in table or (column not in group and default is None):
-        return table.numbers(column)
-    if column in group:
-        return np.full(len(table), group.numbers(column)[0])
-    return np.broadcast_to(np.asarray(default, np.float64), (len(table),)).copy()
-
-
-def _pixel_size_in_angstroms(group: StarTable) -> float:
-    for column in PIXEL_SIZE_COLUMNS:
-        if column in group:
-            pixel_size = float(group.numbers(column)[0])
-            if not 0 < pixel_size < 1000:
-                raise InputError(f"{group.path}: {column} is {pixel_size:g} in data_optics; expected Angstrom a pixel.")
-            return pixel_size
-    raise InputError(f"{group.path} has no pixel size in data_optics; expected {PIXEL_SIZE_COLUMNS[0]}.")
-
-
-def _box_size_px(group: StarTable) -> int | None:
-    return int(group.integers("rlnImageSize")[0]) if "rlnImageSize" in group else None
 
 
 def _euler_angles_deg(table: StarTable) -> NDArray[np.float64]:

@@ -47,20 +47,22 @@ def refuse_other_kinds(particles: StarTable, optics: StarTable) -> None:
             )
 
 
-def refuse_other_optics(group: StarTable) -> None:
-    """Refuse an optics group (a table of one row) with corrections that are not applied yet.
+def refuse_other_optics(groups: StarTable) -> None:
+    """Refuse optics groups with corrections that are not applied yet.
 
     Raises
     ------
     InputError
         For beam tilt, Zernike terms, anisotropic magnification and images that are CTF-treated.
     """
-    for column, meaning in _corrections(group):
-        value = group.frame[column].iloc[0]
-        raise InputError(
-            f"{group.path}: not supported yet: {meaning} ({column} is {value} in {group.row_name(0)}). "
-            "Leaving it out would give a worse or a wrong map, so nothing is done."
-        )
+    for row in range(len(groups)):
+        one = StarTable(groups.path, groups.name, groups.frame.iloc[row : row + 1])
+        for column, meaning in _corrections(one):
+            value = one.frame[column].iloc[0]
+            raise InputError(
+                f"{groups.path}: not supported yet: {meaning} ({column} is {value} in {one.row_name(0)}). "
+                "Leaving it out would give a worse or a wrong map, so nothing is done."
+            )
 
 
 def _corrections(group: StarTable) -> list[tuple[str, str]]:

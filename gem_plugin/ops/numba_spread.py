@@ -32,7 +32,7 @@ PENCIL = 16  # t's cells on z and y; b's points of a pencil lie half as far apar
 
 @numba.njit(inline="always")
 def _position(rotation, kx, ky):  # type: ignore[no-untyped-def]
-    """A slice's point in the map's transform, A^T (kx, ky, 0), and the sign that brings it to x >= 0."""
+    """A slice's point in the map's transform, S^T (kx, ky, 0), and the sign that brings it to x >= 0."""
     x = rotation[0, 0] * kx + rotation[1, 0] * ky
     y = rotation[0, 1] * kx + rotation[1, 1] * ky
     z = rotation[0, 2] * kx + rotation[1, 2] * ky
@@ -95,8 +95,8 @@ def _add_cells(grid, n, n_x, first_z, first_y, first_x, wz, wy, wx, value):  # t
 
 @numba.njit(cache=True, parallel=True, error_model="numpy", fastmath=FAST)
 def _fill(  # type: ignore[no-untyped-def]
-    colour, starts, members, n_pencils, rotations, kx, ky, observed, ctf, weight, b_coefficients, t_coefficients,
-    b_cells, b_n, b_x, t_cells, t_n, t_x, b_real, b_imaginary, t_grid,
+    colour, starts, members, n_pencils, rotations, kx, ky, observed, transfer, adjoint, weight,
+    b_coefficients, t_coefficients, b_cells, b_n, b_x, t_cells, t_n, t_x, b_real, b_imaginary, t_grid,
 ):  # fmt: skip
     """Add the points of every pencil of one colour."""
     points = len(kx)
@@ -115,14 +115,13 @@ def _fill(  # type: ignore[no-untyped-def]
             p = k // points
             j = k - p * points
             x, y, z, sign = _position(rotations[p], kx[j], ky[j])
-            c = ctf[p, j]
-            strength = weight[j] * c
+            strength = weight[j] * adjoint[p, j]
             real = strength * observed[p, j].real
             imaginary = np.float32(sign) * strength * observed[p, j].imag
             first_x = _weigh(t_coefficients, x * t_cells + MARGIN, wx)
             first_y = _weigh(t_coefficients, y * t_cells + t_centre, wy)
             first_z = _weigh(t_coefficients, z * t_cells + t_centre, wz)
-            _add_cells(t_grid, t_n, t_x, first_z, first_y, first_x, wz, wy, wx, strength * c)
+            _add_cells(t_grid, t_n, t_x, first_z, first_y, first_x, wz, wy, wx, strength * transfer[p, j])
             first_x = _weigh(b_coefficients, x * b_cells + MARGIN, wx)
             first_y = _weigh(b_coefficients, y * b_cells + b_centre, wy)
             first_z = _weigh(b_coefficients, z * b_cells + b_centre, wz)
@@ -133,7 +132,7 @@ def _fill(  # type: ignore[no-untyped-def]
 def spread_slices(
     rotations: Doubles,
     in_plane: tuple[Doubles, Doubles],
-    data: tuple[NDArray[np.complex64], Floats, Floats],
+    data: tuple[NDArray[np.complex64], Floats, Floats, Floats],
     coefficients: tuple[Floats, Floats],
     cells_per_cycle: tuple[float, float],
     right: Floats,
@@ -143,20 +142,21 @@ def spread_slices(
 
     Parameters
     ----------
-    rotations : [m, 3, 3] map to view
+    rotations : [m, 3, 3] S, from the map to the image: a point lies at S^T (kx, ky, 0)
     in_plane : kx and ky, [points] each, cycles a box edge
-    data : transforms of the images [m, points], CTFs [m, points] and the points' weights [points]
+    data : transforms of the images [m, points], what the map's slices are multiplied by in them [m, points], what they
+        are multiplied by in b [m, points], and the points' weights [points]
     coefficients : of the spreading functions on b's and t's grid, [DEGREE + 1, LANES] each
     cells_per_cycle : of b's and t's grid, for cycles a box edge
-    right : [2, z, y, x] real and imaginary part of the sums of weight * CTF * transform
-    kernel : [z, y, x] sums of weight * CTF^2
+    right : [2, z, y, x] real and imaginary part of the sums of weight * adjoint * transform
+    kernel : [z, y, x] sums of weight * adjoint * transfer
 
     Raises
     ------
     ValueError
         If the grids do not belong together or there are too many points for one call.
     """
-    observed, ctf, weight = data
+    observed, transfer, adjoint, weight = data
     b_cells, t_cells = cells_per_cycle
     b_n, t_n = right.shape[1], kernel.shape[0]
     if observed.size > np.iinfo(np.int32).max:
@@ -165,13 +165,14 @@ def spread_slices(
         raise ValueError(f"{b_cells} cells a cycle on b's grid are too coarse beside {t_cells} on t's")
     kx, ky = (np.ascontiguousarray(k, dtype=np.float64) for k in in_plane)
     rotations = np.ascontiguousarray(rotations, dtype=np.float64)
-    observed, ctf = np.ascontiguousarray(observed), np.ascontiguousarray(ctf, dtype=np.float32)
+    observed = np.ascontiguousarray(observed)
+    transfer, adjoint = (np.ascontiguousarray(factor, dtype=np.float32) for factor in (transfer, adjoint))
     weight = np.ascontiguousarray(weight, dtype=np.float32)
     n_pencils = t_n // PENCIL + 1
     starts, members = _deal(rotations, kx, ky, t_cells, float(t_n // 2), n_pencils)
     for colour in range(_COLOURS):
         _fill(
-            colour, starts, members, n_pencils, rotations, kx, ky, observed, ctf, weight,
+            colour, starts, members, n_pencils, rotations, kx, ky, observed, transfer, adjoint, weight,
             coefficients[0].reshape(-1), coefficients[1].reshape(-1),
             b_cells, b_n, right.shape[3], t_cells, t_n, kernel.shape[2],
             right[0].reshape(-1), right[1].reshape(-1), kernel.reshape(-1),

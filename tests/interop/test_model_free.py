@@ -36,7 +36,7 @@ def accumulate(project: simulated.Project, half: int, change: Change | None = No
     accumulator = Accumulator(plane, np.full(len(plane.kx), BOX**2, dtype=np.float32), 1)
     indices = np.flatnonzero(particles.half_set == half)
     with ImageReader(particles) as reader:
-        for batch in stream(particles, reader, indices, plane, 200):
+        for batch in stream(particles, reader, indices, (plane,), 200):
             accumulator.add(batch)
     return accumulator.finish()
 

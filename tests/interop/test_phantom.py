@@ -7,7 +7,8 @@ import pytest
 
 from gem_plugin.conventions import shell_indices
 from gem_plugin.io.maps import read_map
-from gem_plugin.io.particles import OpticsGroup, write_particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import write_particles
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
 from relion_external.demo import with_tables, write_stack
 

@@ -26,7 +26,7 @@ def all_indices(particles: Particles) -> NDArray[np.int64]:
 
 def predict(volume: NDArray[np.float32], batch: FourierBatch, plane: conventions.HalfPlane) -> NDArray[np.complex128]:
     """The data term's model of the centred images: CTF x the map's transform, evaluated exactly on each slice."""
-    points = conventions.slice_points(batch.rotations, plane).astype(np.float64).reshape(3, -1)
+    points = conventions.slice_points(batch.slices, plane).astype(np.float64).reshape(3, -1)
     radians = points * (2 * np.pi / volume.shape[0])
     z, y, x = (np.ascontiguousarray(axis) for axis in radians[::-1])
     slices = finufft.nufft3d2(z, y, x, volume.astype(np.complex128), isign=-1, eps=1e-9)

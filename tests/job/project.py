@@ -9,7 +9,7 @@ import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
 
 PIXEL_SIZE_IN_ANGSTROMS = 2.0

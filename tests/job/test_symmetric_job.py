@@ -8,7 +8,8 @@ import starfile
 
 from gem_plugin.fsc import Shells
 from gem_plugin.io.maps import read_map
-from gem_plugin.io.particles import OpticsGroup, write_particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import write_particles
 from gem_plugin.model_free import support_sphere
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 from gem_plugin.symmetry import point_group, symmetrise

@@ -10,7 +10,7 @@ from gem_plugin.errors import JobAborted
 from gem_plugin.fit import DivergedError, FitSettings, FitState, GaussianFit, stochastic_settings
 from gem_plugin.fsc import fourier_shell_correlation
 from gem_plugin.gaussians.start import place_gaussians, start_density
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.model_free import solve_model_free
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images

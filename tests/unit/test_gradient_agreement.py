@@ -6,7 +6,7 @@ import torch
 
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch, fourier_batch
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.normal_equations import Accumulator, Operator
 from gem_plugin.ops import DEFAULT_CUTOFF_SIGMAS, voxelize
 from gem_plugin.ops.replicate import Tensors
@@ -80,7 +80,7 @@ def image_by_image(
 ) -> np.ndarray:
     parameters = gaussians(torch.float64 if engine == "reference" else torch.float32)
     drawn = in_voxels(parameters, box / N)
-    predicted = predicted_transforms(drawn, batch.rotations, plane, box, engine=engine, cutoff_sigmas=cutoff)
+    predicted = predicted_transforms(drawn, batch.slices, plane, box, engine=engine, cutoff_sigmas=cutoff)
     negative_log_likelihood(predicted, batch, weights(plane, noise_power(plane))).backward()
     return gradient_columns(parameters)
 
@@ -90,7 +90,7 @@ def collapsed_oracle(batch: FourierBatch, plane: conventions.HalfPlane, box: int
     parameters = gaussians(torch.float64)
     volume = voxelize(*in_voxels(parameters, box / N), box, cutoff_sigmas=8, engine="reference")
     axis = np.arange(box) - box // 2
-    points = np.einsum("mic,ip->cmp", batch.rotations[:, :2, :], np.stack([plane.kx, plane.ky]).astype(np.float64))
+    points = np.einsum("mic,ip->cmp", batch.slices[:, :2, :], np.stack([plane.kx, plane.ky]).astype(np.float64))
     x, y, z = (np.exp(-2j * np.pi * np.outer(p.ravel(), axis) / box) for p in points)
     slices = np.einsum("zyx,pz,py,px->p", volume.detach().numpy(), z, y, x, optimize=True).reshape(batch.ctf.shape)
     weight = 2 * weights(plane, noise_power(plane)).astype(np.float64)

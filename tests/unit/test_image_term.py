@@ -10,9 +10,10 @@ from gem_plugin import conventions
 from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.image_term import ImageTerm
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.normal_equations import Accumulator
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
+from gem_plugin.prediction import Imaging
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, point_group
 
 N, COUNT = 24, 30
@@ -46,9 +47,7 @@ def make_term(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> MakeTerm:
         return ImageTerm(
             PARTICLES,
             np.arange(COUNT),
-            PLANE,
-            NOISE,
-            render_box_px=N,
+            Imaging(PLANE, (PLANE,), (NOISE,), np.ones(1), (N,)),
             engine="cpu",
             generator=np.random.default_rng(0),
             group=group,
@@ -97,8 +96,8 @@ def test_the_best_scale_is_the_least_loss(make_term: MakeTerm) -> None:
 
 def test_each_particle_is_drawn_once_an_epoch_and_scaled_to_the_half(make_term: MakeTerm) -> None:
     with make_term(10) as term:
-        epoch = [term._minibatch().indices for _ in range(3)]
-        following = [term._minibatch().indices for _ in range(3)]
+        epoch = [term._minibatch()[0].indices for _ in range(3)]
+        following = [term._minibatch()[0].indices for _ in range(3)]
     assert sorted(np.concatenate(epoch)) == list(range(COUNT))
     assert sorted(np.concatenate(following)) == list(range(COUNT))
     assert not np.array_equal(epoch[0], following[0])

@@ -6,7 +6,7 @@ import pytest
 from gem_plugin import conventions
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.fsc import fourier_shell_correlation
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.model_free import solve_model_free, support_sphere
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.phantom import density, make_phantom, random_particles, simulate_images

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
 from gem_plugin.io.images import ImageReader
-from gem_plugin.io.particles import OpticsGroup, Particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.noise import Noise, measure_noise
 from gem_plugin.phantom import random_particles

@@ -1,12 +1,14 @@
 """b and T against the direct sum over every Fourier point of every image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch, fourier_batch
 from gem_plugin.errors import InputError
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
 from tests.helpers import NUFFT, relative_error
@@ -35,7 +37,7 @@ def noise_power() -> np.ndarray:
 
 
 def slice_points(batch: FourierBatch) -> np.ndarray:
-    return conventions.slice_points(batch.rotations, conventions.half_plane(N, N / 2 - 0.5)).astype(np.float64)
+    return conventions.slice_points(batch.slices, conventions.half_plane(N, N / 2 - 0.5)).astype(np.float64)
 
 
 def slices(volume: np.ndarray, batch: FourierBatch) -> np.ndarray:
@@ -95,12 +97,14 @@ def test_operator_is_symmetric(batch: FourierBatch) -> None:
 def test_parts_add_up(batch: FourierBatch) -> None:
     def part(selection: slice) -> NormalEquations:
         return accumulate(
-            FourierBatch(
-                batch.indices[selection],
-                batch.rotations[selection],
-                batch.observed[selection],
-                batch.ctf[selection],
-                batch.digests[selection],
+            dataclasses.replace(
+                batch,
+                indices=batch.indices[selection],
+                slices=batch.slices[selection],
+                observed=batch.observed[selection],
+                ctf=batch.ctf[selection],
+                adjoint=batch.adjoint[selection],
+                digests=batch.digests[selection],
             ),
             noise_power(),
         )

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gem_plugin.conventions import half_plane
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.optics import contrast_transfer, electron_wavelength_in_angstroms
 from gem_plugin.phantom import random_particles
 

@@ -92,7 +92,7 @@ def test_an_optics_value_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("column", "values", "words"),
     [
-        ("rlnOpticsGroup", [1, 2, 1, 1, 1, 1], "uses 2 optics groups (1, 2); one is supported until now"),
+        ("rlnOpticsGroup", [1, 2, 1, 1, 1, 1], "data_optics has 0 rows for rlnOpticsGroup 2, which the particles use; expected one"),
         ("rlnVoltage", [300, 200] * 3, "rlnVoltage has 2 values in data_particles, 200 to 300"),
         ("rlnRandomSubset", [1, 2, 3, 1, 2, 1], "rlnRandomSubset is 3 in row 3"),
         ("rlnRandomSubset", [0, 2, 1, 1, 2, 1], "rlnRandomSubset is 0 in row 1"),

@@ -7,11 +7,12 @@ import pytest
 
 from gem_plugin import conventions
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.io.particles import OpticsGroup, Particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.particle_results import check_residuals, particle_groups, particle_results
 from gem_plugin.phantom import random_particles
-from gem_plugin.prediction import predicted_transforms
+from gem_plugin.prediction import Imaging, predicted_transforms
 from gem_plugin.reconstruction import ParticleResults
 from gem_plugin.render import as_tensors, choose_render_box, in_voxels
 
@@ -53,22 +54,19 @@ def results(
     noise[1::GROUPS] *= np.sqrt(noisier)
     observed = SCALES[:, None] * contrast_transfer(particles, np.arange(COUNT), PLANE) * clean + noise
 
-    def stream(_particles, _reader, indices, plane, size):  # type: ignore[no-untyped-def]
+    def stream(_particles, _reader, indices, planes, size):  # type: ignore[no-untyped-def]
         from gem_plugin.dataset import FourierBatch
 
-        ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
-        yield FourierBatch(
-            indices, rotations[indices], observed[indices].astype(np.complex64), ctf, indices.astype(np.uint64)
-        )
+        ctf = contrast_transfer(particles, indices, planes[0]).astype(np.float32)
+        images = observed[indices].astype(np.complex64)
+        yield FourierBatch(indices, planes[0], 0, rotations[indices], images, ctf, ctf, indices.astype(np.uint64))
 
     monkeypatch.setattr("gem_plugin.particle_results.stream", stream)
     return particle_results(
         gaussians,
         particles,
         np.arange(COUNT),
-        PLANE,
-        np.full(N // 2 + 1, SIGMA**2),
-        render_box_px=box,
+        Imaging(PLANE, (PLANE,), (np.full(len(PLANE.kx), SIGMA**2, dtype=np.float32),), np.ones(1), (box,)),
         engine="cpu",
         n_threads=2,
         monitor=SilentMonitor(),

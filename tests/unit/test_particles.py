@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gem_plugin.errors import OutputError
-from gem_plugin.io.particles import OpticsGroup, read_particles, write_particles
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import read_particles, write_particles
 from gem_plugin.io.star import read_tables, write_tables
 from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject
 

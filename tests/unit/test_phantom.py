@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 
 OPTICS = OpticsGroup("opticsGroup1", 2.0, 32, 300.0, 2.7, 0.1)

@@ -7,7 +7,7 @@ import pytest
 
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.errors import InputError, OptionError, ResourceError
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.phantom import random_particles
 from gem_plugin.reconstruct import _check_shifts, _warn_where_the_mask_misses, plan

@@ -8,7 +8,7 @@ from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch, fourier_batch
 from gem_plugin.fit import FitSettings
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.ops import voxelize
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
@@ -91,7 +91,7 @@ def particles_at_nyquist() -> tuple[FourierBatch, conventions.HalfPlane]:
 
 
 def slice_points(batch: FourierBatch, plane: conventions.HalfPlane) -> np.ndarray:
-    return conventions.slice_points(batch.rotations, plane).astype(np.float64)
+    return conventions.slice_points(batch.slices, plane).astype(np.float64)
 
 
 def on_render_grid(batch: FourierBatch, plane: conventions.HalfPlane, box: int) -> NormalEquations:

@@ -30,10 +30,10 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def summed(
     data: tuple[np.ndarray, ...], right_modes: int = N, kernel_modes: int = 2 * N, **options: float
 ) -> SliceSums:
-    sums = SliceSums(PLANE, right_modes, kernel_modes, **options)
+    sums = SliceSums(float(PLANE.radius.max()), right_modes, kernel_modes, **options)
     rotations, observed, ctf, weight = data
     for part in (slice(0, 2), slice(2, None)):
-        sums.add(rotations[part], observed[part], ctf[part], weight)
+        sums.add(PLANE, rotations[part], observed[part], (ctf[part], ctf[part]), weight)
     return sums
 
 
@@ -89,8 +89,8 @@ def test_finufft_finds_the_same_right_side() -> None:
     rotations = Rotation.random(m, rng).as_matrix()
     observed = (rng.normal(size=(m, len(plane.kx))) + 1j * rng.normal(size=(m, len(plane.kx)))).astype(np.complex64)
     ones, weight = np.ones(observed.shape, dtype=np.float32), np.ones(len(plane.kx), dtype=np.float32)
-    sums = SliceSums(plane, n, 2 * n)
-    sums.add(rotations, observed, ones, weight)
+    sums = SliceSums(float(plane.radius.max()), n, 2 * n)
+    sums.add(plane, rotations, observed, (ones, ones), weight)
     points = conventions.slice_points(rotations, plane).astype(np.float64).reshape(3, -1) * 2 * np.pi / n
     expected = finufft.nufft3d1(*points[::-1].copy(), observed.ravel().astype(complex), (n,) * 3, isign=1, eps=1e-9)
     assert relative_error(sums.right_side(2), expected.real) < NUFFT
@@ -111,6 +111,25 @@ def test_threads_change_no_bit(data) -> None:  # type: ignore[no-untyped-def]
 def test_grids_that_do_not_belong_together_are_refused(data) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="too coarse"):
         summed(data, kernel_modes=2)
+
+
+def test_transfer_and_adjoint_are_told_apart(data) -> None:  # type: ignore[no-untyped-def]
+    """Premultiplied images: b takes them as they are, t the square of the CTF."""
+    rotations, observed, ctf, weight = data
+    ones = np.ones_like(ctf)
+    sums = SliceSums(float(PLANE.radius.max()), N, 2 * N)
+    sums.add(PLANE, rotations, observed * ctf, (ctf**2, ones), weight)
+    plain = summed(data)
+    assert relative_error(sums.right_side(1), plain.right_side(1)) < 1e-5
+    kept = axis_frequencies(N, N)
+    assert relative_error(sums.kernel_spectrum(kept, N), plain.kernel_spectrum(kept, N)) < 1e-5
+
+
+def test_points_beyond_the_reach_are_refused(data) -> None:  # type: ignore[no-untyped-def]
+    rotations, observed, ctf, weight = data
+    sums = SliceSums(float(PLANE.radius.max()), N, 2 * N)
+    with pytest.raises(ValueError, match="sums for 7"):
+        sums.add(PLANE, 1.2 * rotations, observed, (ctf, ctf), weight)
 
 
 def test_all_points_lie_within_the_grids() -> None:

@@ -11,7 +11,7 @@ from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.errors import OptionError
 from gem_plugin.fsc import fourier_shell_correlation
-from gem_plugin.io.particles import OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.model_free import solve_model_free, support_sphere
 from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator
 from gem_plugin.ops import voxelize
@@ -157,7 +157,7 @@ def test_symmetric_equations_are_those_of_particles_added_in_all_their_poses(
     once, in_all_poses = Accumulator(plane, noise, 1), Accumulator(plane, noise, 1)
     once.add(batch)
     for operator in group.operators:  # A r = (A R^T) (R r): the same image, seen of the rotated map
-        in_all_poses.add(dataclasses.replace(batch, rotations=batch.rotations @ operator.T))
+        in_all_poses.add(dataclasses.replace(batch, slices=batch.slices @ operator.T))
     found = symmetric_equations(once.finish(), group, 14, 1)
     expected = in_all_poses.finish()
     inside = support_sphere(N, 11)
