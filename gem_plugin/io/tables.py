@@ -8,6 +8,7 @@ import pandas as pd
 
 from gem_plugin.errors import InputError
 from gem_plugin.io.columns import COLUMNS, canonical_name
+from gem_plugin.io.cryosparc import read_cryosparc
 from gem_plugin.io.relion30 import MAX_OPTICS_GROUPS, convert_relion30, distinct_rows, lengths_to_angstroms
 from gem_plugin.io.star import StarTable, read_tables
 
@@ -49,11 +50,14 @@ def read_particle_tables(path: Path) -> ParticleTables:
     InputError
         If the file holds no particles, or what it says is incomplete or contradicts itself.
     """
-    tables, changed = _in_canonical_case(read_tables(path))
     notes = []
-    if changed:
-        notes.append(f"{path}: column names read in RELION's spelling: {', '.join(changed)}.")
-    optics, particles, converted = _optics_and_particles(path, tables)
+    if path.suffix.lower() == ".cs":
+        optics, particles, converted = read_cryosparc(path)
+    else:
+        tables, changed = _in_canonical_case(read_tables(path))
+        if changed:
+            notes.append(f"{path}: column names read in RELION's spelling: {', '.join(changed)}.")
+        optics, particles, converted = _optics_and_particles(path, tables)
     notes += converted
     _refuse_other_requests(particles)
     particles, lengths = _with_lengths_in_angstroms(optics, particles)
