@@ -76,6 +76,12 @@ class ReconstructionConfig(BaseModel):
             json_schema_extra={"unit": "Angstrom"},
         ),
     ] = 0.0
+    invert_contrast: Annotated[
+        bool | None,
+        Field(
+            description="multiply all images by -1, for black particles; no: keep them even if the map shows them black"
+        ),
+    ] = None
     engine: Annotated[
         EngineName,
         Field(description="auto: the fastest that works here; cpu: Numba; reference: slow, float64"),

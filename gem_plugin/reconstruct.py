@@ -16,6 +16,7 @@ from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import process_half
 from gem_plugin.honest import mask_halves
+from gem_plugin.image_checks import box_sentences, prepare_images
 from gem_plugin.independence import refuse_shared_images, views_sentences
 from gem_plugin.io.particles import Particles
 from gem_plugin.local_curve import choose_radius_px, measure_locally
@@ -99,6 +100,7 @@ def reconstruct(
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
     _check_shifts(particles, messages)
+    particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, messages)
     group = point_group(config.sym)
     run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, messages)
     _compile_engine(engine, messages)
@@ -220,7 +222,8 @@ def _combine(
         n_threads=run.n_threads,
         halves=masked,
     )
-    for sentence in (*check_curve(curve), *views_sentences(max(half.unseen_share for half in halves))):
+    of_views = views_sentences(max(half.unseen_share for half in halves))
+    for sentence in (*check_curve(curve), *of_views, *box_sentences(particles, run, curve.resolution_in_angstroms)):
         run.monitor.warn(sentence)
     run.monitor.advance(2)
     pixel = particles.optics.pixel_size_in_angstroms

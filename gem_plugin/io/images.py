@@ -52,7 +52,8 @@ class ImageReader:
         Returns
         -------
         images
-            [m, box, box], C-contiguous, rows y, columns x, in the order of `indices`.
+            [m, box, box], C-contiguous, rows y, columns x, in the order of `indices`; normalised and inverted
+            where `Particles.image_repair` says so.
 
         Raises
         ------
@@ -70,6 +71,8 @@ class ImageReader:
         for run in _runs(stacks[order], sections[order], order):
             self._read_run(int(stacks[run[0]]), int(sections[run[0]]), run, images)
         self._check_finite(images, indices)
+        if self._particles.image_repair is not None:
+            self._particles.image_repair.apply(images, self._particles.group_of_particle[indices])
         return images
 
     def _one_box_size_px(self, stacks: NDArray[np.int32]) -> int:
