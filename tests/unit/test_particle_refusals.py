@@ -8,9 +8,7 @@ import pytest
 
 from gem_plugin.errors import InputError
 from gem_plugin.io.particles import read_particles
-from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject, table_text, write_mrc
-
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject, write_mrc
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def message_of(project: SmallProject, class_number: int = 0) -> str:
 
 @pytest.mark.parametrize(
     "column",
-    ["rlnImageName", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnDefocusU", "rlnOpticsGroup"],
+    ["rlnImageName", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnDefocusU"],
 )
 def test_a_missing_particle_column_is_named(project: SmallProject, column: str) -> None:
     del project.particles[column]
@@ -92,8 +90,11 @@ def test_an_optics_value_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("column", "values", "words"),
     [
-        ("rlnOpticsGroup", [1, 2, 1, 1, 1, 1], "data_optics has 0 rows for rlnOpticsGroup 2, which the particles use; expected one"),
-        ("rlnVoltage", [300, 200] * 3, "rlnVoltage has 2 values in data_particles, 200 to 300"),
+        (
+            "rlnOpticsGroup",
+            [1, 2, 1, 1, 1, 1],
+            "data_optics has 0 rows for rlnOpticsGroup 2, which the particles use; expected one",
+        ),
         ("rlnRandomSubset", [1, 2, 3, 1, 2, 1], "rlnRandomSubset is 3 in row 3"),
         ("rlnRandomSubset", [0, 2, 1, 1, 2, 1], "rlnRandomSubset is 0 in row 1"),
         ("rlnRandomSubset", [1] * 6, "no particle in half set 2"),
@@ -127,11 +128,6 @@ def test_an_empty_half_after_the_choice_of_class_is_refused(project: SmallProjec
     project.particles["rlnClassNumber"] = [2, 1, 1, 2, 1, 2]
     message = message_of(project, class_number=2)
     assert "no particle in half set 2 (rlnRandomSubset 2) among the 3 particles used" in message
-
-
-def test_shifts_in_pixels_are_not_taken_for_none(project: SmallProject) -> None:
-    project.particles["rlnOriginX"] = project.particles.pop("rlnOriginXAngst")
-    assert "shifts in pixels (rlnOriginX)" in message_of(project)
 
 
 @pytest.mark.parametrize("subsets", [[1, 2, 2, 1, 2, 1], [1, 2, 1, 1, 2, 2]])
@@ -196,13 +192,6 @@ def test_a_truncated_stack_is_refused_before_any_image_is_read(project: SmallPro
     assert f"{path} is truncated" in message_of(project)
 
 
-def test_a_table_of_relion_3_0_names_the_program_that_converts_it(project: SmallProject) -> None:
-    for name in ("", "images", "particles"):
-        project.table_path.write_text(table_text(name, project.particles))
-        with pytest.raises(InputError, match=r"RELION 3\.0 or older: it has no data_optics.*relion_convert_star --i"):
-            read_particles(project.table_path, project_directory=project.root)
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -240,26 +229,3 @@ def test_a_table_cut_in_the_middle_of_a_row_is_refused(project: SmallProject) ->
         InputError, match=r"row 6 of data_particles \(.*\) has fewer values than the table has columns \(16\)"
     ):
         read_particles(project.table_path, project_directory=project.root)
-
-
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared data folder is not there")
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("star_dialects/relion1_no_optics_6496_betagal.star", "RELION 3.0 or older"),
-        ("star_dialects/relion30_17_particles.star", "RELION 3.0 or older"),
-        ("star_dialects/relion31_17_particles.star", "uses 2 optics groups (1, 2)"),
-        ("star_dialects/relion31_six_optics_groups.star", "uses 6 optics groups (1, 2, 3, 4, 5, 6)"),
-        ("star_dialects/optics_zernike_magmat.star", "rlnOddZernike is [0.47"),
-        ("star_dialects/relion5_particles.star", "rlnBeamTiltX is 0.043489"),
-        ("star_dialects/relion5_subtomogram_run_data_head.star", "tilt series or subtomograms"),
-        ("star_dialects/relion5_external_job.star", "found data_job, data_joboptions_values."),
-        ("star_dialects/relion31_v2.star", "no particle in half set 2"),
-        ("relion31_tutorial/Refine3D/job029/run_data.star", "rlnBeamTiltX is 0.025832"),
-        ("relion31_tutorial/Refine3D/job029/run_model.star", "found data_model_general, data_model_classes, "),
-        ("relion31_tutorial/Class2D/job008/job.star", "is not a STAR file that can be read"),
-    ],
-)
-def test_real_tables_that_cannot_be_used_yet_say_why(name: str, words: str) -> None:
-    with pytest.raises(InputError, match=re.escape(words)):
-        read_particles(SHARED_DATA / name, project_directory=SHARED_DATA / "star_dialects")
