@@ -13,7 +13,7 @@ from gem_plugin import conventions
 from gem_plugin.imaging import slice_matrices
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
-from gem_plugin.optics import contrast_transfer
+from gem_plugin.optics import image_factors, transfer_factors
 
 Item = TypeVar("Item")
 
@@ -44,7 +44,7 @@ class FourierBatch:
         """
         if self.adjoint is self.ctf:
             return self.observed, self.ctf
-        divisor = np.maximum(np.sqrt(np.abs(self.ctf)), LEAST_DIVISOR)
+        divisor = np.maximum(np.sqrt(np.abs(self.ctf / self.adjoint)), LEAST_DIVISOR)
         return (self.observed / divisor).astype(np.complex64), (self.ctf / divisor).astype(np.float32)
 
 
@@ -83,7 +83,10 @@ def fourier_batch(
         observed *= particles.noise_substitution.factors(indices, particles.half_set[indices], plane)
     shifts_px = particles.shifts_in_angstroms[indices] / optics.pixel_size_in_angstroms
     observed *= conventions.centring_phases(shifts_px, plane)
-    ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
+    of_group = image_factors(particles, group, plane)
+    if of_group is not None:
+        observed *= of_group
+    ctf, adjoint = transfer_factors(particles, indices, plane)
     rotations = conventions.rotation_matrices(particles.euler_angles_deg[indices])
     return FourierBatch(
         indices,
@@ -92,7 +95,7 @@ def fourier_batch(
         slice_matrices(rotations, optics.magnification, plane.map_cycles),
         observed,
         ctf,
-        ctf,
+        adjoint,
         np.array([_digest(image) for image in images], dtype=np.uint64),
     )
 
@@ -125,8 +128,10 @@ def stream(
 
 def read_ahead(load: Callable[[NDArray[np.int64]], Item], chunks: list[NDArray[np.int64]]) -> Iterator[Item]:
     """Yield ``load(chunk)`` for each chunk in order, one chunk ahead of the consumer in a second thread."""
+    if not chunks:
+        return
     with ThreadPoolExecutor(max_workers=1) as worker:
-        waiting = [worker.submit(load, chunks[0])] if chunks else []
+        waiting = [worker.submit(load, chunks[0])]
         for following in [*chunks[1:], None]:
             item = waiting.pop().result()
             if following is not None:

@@ -145,20 +145,21 @@ def _projections(phantom: Phantom, particles: Particles, *, with_ctf: bool) -> I
     n = phantom.box_size_px
     plane = half_plane(n, n / 2)
     envelope = _blob_envelope(phantom, plane.radius**2)
-    centre_sign = 1 - 2 * ((plane.kx + plane.ky) % 2)  # moves the origin from pixel 0 to pixel n // 2
+    # moves the origin from pixel 0 to pixel n // 2
+    to_centre = np.exp(-2j * np.pi * (n // 2) / n * (plane.kx + plane.ky))
     weights = phantom.amplitudes.astype(np.complex128)
     rotations = rotation_matrices(particles.euler_angles_deg)
     shifts_px = particles.shifts_in_angstroms / particles.optics.pixel_size_in_angstroms
     for indices in np.array_split(np.arange(len(particles)), max(1, len(particles) // 128)):
         spectra = np.zeros((len(indices), n, n // 2 + 1), dtype=np.complex128)
-        factors = np.broadcast_to(envelope * centre_sign, (len(indices), len(envelope)))
+        factors = np.broadcast_to(envelope * to_centre, (len(indices), len(envelope)))
         if with_ctf:
             factors = factors * contrast_transfer(particles, indices, plane)
         for row, i in enumerate(indices):
             x, y = (rotations[i, :2] @ phantom.centres_px.T - shifts_px[i][:, None]) * (2 * np.pi / n)
             transform = finufft.nufft2d1(y, x, weights, (n, n), eps=1e-6, isign=-1, modeord=1, nthreads=1)
             spectra[row, plane.ky, plane.kx] = transform[plane.ky, plane.kx] * factors[row]
-        yield np.fft.irfft2(spectra, s=(n, n)).astype(np.float32)
+        yield np.fft.irfft2(spectra, s=(n, n), axes=(1, 2)).astype(np.float32)
 
 
 def simulate_images(
