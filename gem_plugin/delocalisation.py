@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.io.particles import Particles
-from gem_plugin.optics import electron_wavelength_in_angstroms
+from gem_plugin.aberrations import electron_wavelength_in_angstroms
 
 Floats = NDArray[np.float64]
 

@@ -1,35 +1,35 @@
-"""The contrast transfer function of a batch of particles, as RELION computes it."""
+"""From a projection to the image of a particle, and back: the CTF and what else the microscope does, as in RELION."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gem_plugin.aberrations import (
+    antisymmetric_phase,
+    electron_wavelength_in_angstroms,
+    frequencies_at_the_specimen,
+    symmetric_phase,
+)
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.io.particles import Particles
 
 Floats = NDArray[np.float64]
-
-
-def electron_wavelength_in_angstroms(voltage_kv: float) -> float:
-    """Relativistic electron wavelength with RELION's constants (src/ctf.cpp)."""
-    volts = 1e3 * voltage_kv
-    return float(12.2643247 / np.sqrt(volts * (1 + 0.978466e-6 * volts)))
+Factors = NDArray[np.float32]
 
 
 def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: HalfPlane) -> Floats:
     """CTF of the particles `indices`, of one optics group, at the Fourier points of `plane`.
 
-    With k in 1/Angstrom, gamma = -pi lambda Df(k) |k|^2 + pi/2 Cs lambda^3 |k|^4 - phase shift - asin(Q0),
-    CTF = scale exp(-B |k|^2 / 4) (-sin gamma); underfocus positive, +Q0 at k = 0 (RELION, src/ctf.cpp and src/ctf.h).
-    The astigmatic defocus Df |k|^2 = (U+V)/2 |k|^2 + (U-V)/2 ((kx^2-ky^2) cos 2a + 2 kx ky sin 2a), so gamma is
-    linear in a few numbers a particle and one matrix product gives it for all.
+    With k in 1/Angstrom, gamma = -pi lambda Df(k) |k|^2 + pi/2 Cs lambda^3 |k|^4 - phase shift - asin(Q0) + even
+    Zernike terms, CTF = scale exp(-B |k|^2 / 4) (-sin gamma); underfocus positive, +Q0 at k = 0 (RELION, src/ctf.cpp
+    and src/ctf.h). The astigmatic defocus Df |k|^2 = (U+V)/2 |k|^2 + (U-V)/2 ((kx^2-ky^2) cos 2a + 2 kx ky sin 2a), so
+    gamma is linear in a few numbers a particle and one matrix product gives it for all.
 
     Returns
     -------
     [m, points], within +-scale
     """
     optics = particles.optics_groups[particles.group_of_particle[indices[0]]]
-    edge = plane.box_size_px * optics.pixel_size_in_angstroms
-    kx, ky = np.reshape(optics.magnification, (2, 2)) @ np.stack([plane.kx / edge, plane.ky / edge])
+    kx, ky = frequencies_at_the_specimen(optics, plane.kx, plane.ky)
     k2 = kx**2 + ky**2
     wavelength = electron_wavelength_in_angstroms(optics.voltage_kv)
     u, v = particles.defocus_u_in_angstroms[indices], particles.defocus_v_in_angstroms[indices]
@@ -48,7 +48,8 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
         axis=1,
     )
     gamma = per_particle @ np.stack([k2, kx**2 - ky**2, 2 * kx * ky, np.ones_like(k2)])
-    gamma += np.pi / 2 * optics.spherical_aberration_mm * 1e7 * wavelength**3 * k2**2
+    of_lens = np.pi / 2 * optics.spherical_aberration_mm * 1e7 * wavelength**3 * k2**2
+    gamma += of_lens + symmetric_phase(optics, kx, ky)
     ctf = -np.sin(gamma)
     scale, bfactor = particles.ctf_scale[indices], particles.ctf_bfactor_in_angstroms2[indices]
     if np.any(bfactor != 0):
@@ -56,3 +57,43 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
     if np.any(scale != 1):
         ctf *= scale[:, None]
     return np.asarray(ctf, dtype=np.float64)
+
+
+def transfer_factors(particles: Particles, indices: NDArray[np.int64], plane: HalfPlane) -> tuple[Factors, Factors]:
+    """What the map's slices are multiplied by in the images, and what the images are multiplied by in b.
+
+    Of plain images both are the CTF and the same array; of phase-flipped ones its modulus; of CTF-corrected ones 1.
+    Images that were multiplied by their CTF show CTF^2 times the slice and hold CTF times the noise, so that in b,
+    which is weighted by plain noise, they are taken as they are. RELION also keeps |CTF| above 1e-8, for it divides.
+
+    Returns
+    -------
+    transfer, adjoint : [m, points] each
+    """
+    state = particles.optics_groups[particles.group_of_particle[indices[0]]].ctf_state
+    if state == "corrected":
+        transfer = np.ones((len(indices), len(plane.kx)), dtype=np.float32)
+        return transfer, transfer
+    ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
+    if state == "phase-flipped":
+        np.abs(ctf, out=ctf)
+    if state == "premultiplied":
+        return ctf * ctf, np.ones_like(ctf)
+    return ctf, ctf
+
+
+def image_factors(particles: Particles, group: int, plane: HalfPlane) -> NDArray[np.complex64] | None:
+    """What the transforms of an optics group's images are multiplied by to take out what is not in the CTF, [points].
+
+    exp(-i phi) for the antisymmetric phase phi. None where there is nothing to do.
+
+    Parameters
+    ----------
+    group : index into the particles' optics groups
+    plane : of the group's images
+    """
+    optics = particles.optics_groups[group]
+    if not (any(optics.odd_zernike) or any(optics.beam_tilt_mrad)):
+        return None
+    kx, ky = frequencies_at_the_specimen(optics, plane.kx, plane.ky)
+    return np.asarray(np.exp(-1j * antisymmetric_phase(optics, kx, ky)), dtype=np.complex64)

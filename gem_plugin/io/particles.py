@@ -15,7 +15,7 @@ from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
 from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_optics_groups, told_boxes_px, used_rows
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, write_tables
-from gem_plugin.io.supported import refuse_other_kinds, refuse_other_optics
+from gem_plugin.io.supported import refuse_other_kinds
 from gem_plugin.io.tables import read_particle_tables
 from gem_plugin.noise_substitution import NoiseSubstitution
 
@@ -89,7 +89,6 @@ def read_particles(
     refuse_other_kinds(table, optics)
     table = _select_class(table, class_number)
     rows, group_of_particle = used_rows(table, optics)
-    refuse_other_optics(rows)
     locations = locate_images(
         table, project_directory, told_boxes_px(rows)[group_of_particle], group_of_particle.astype(np.int64)
     )

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gem_plugin.aberrations import electron_wavelength_in_angstroms
 from gem_plugin.delocalisation import delocalisation_in_angstroms, delocalisation_sentences, worst_delocalisation
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
-from gem_plugin.optics import electron_wavelength_in_angstroms
 from gem_plugin.phantom import random_particles
 
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from gem_plugin.aberrations import electron_wavelength_in_angstroms
 from gem_plugin.conventions import half_plane
 from gem_plugin.io.optics_table import OpticsGroup
-from gem_plugin.optics import contrast_transfer, electron_wavelength_in_angstroms
+from gem_plugin.optics import contrast_transfer
 from gem_plugin.phantom import random_particles
 
 OPTICS = OpticsGroup("one", 1.7, 32, 300.0, 2.7, 0.08)

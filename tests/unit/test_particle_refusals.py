@@ -60,16 +60,7 @@ def test_a_value_that_is_no_finite_number_names_the_particle(project: SmallProje
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("rlnBeamTiltX", "0.1", "not supported yet: beam tilt"),
-        ("rlnBeamTiltY", "-0.1", "not supported yet: beam tilt"),
-        ("rlnOddZernike", "[0,0,1e-3]", "not supported yet: antisymmetric aberrations"),
-        ("rlnEvenZernike", "[-0.5]", "not supported yet: symmetric aberrations"),
         ("rlnEvenZernike", "[a,b]", "expected numbers as in"),
-        ("rlnMagMat00", "1.01", "not supported yet: anisotropic magnification"),
-        ("rlnMagMat01", "0.002", "not supported yet: anisotropic magnification"),
-        ("rlnMagMat11", "0.99", "not supported yet: anisotropic magnification"),
-        ("rlnCtfDataAreCtfPremultiplied", 1, "not supported yet: images already multiplied by their CTF"),
-        ("rlnCtfDataArePhaseFlipped", 1, "not supported yet: phase-flipped images"),
         ("rlnImageDimensionality", 3, "tilt series or subtomograms"),
         ("rlnImageSize", 10, f"images of {BOX_SIZE_PX} x {BOX_SIZE_PX} pixels, but data_optics"),
         ("rlnVoltage", 0, "expected kilovolts"),
