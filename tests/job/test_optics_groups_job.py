@@ -26,9 +26,7 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     phantom, ratio = make_phantom(32), 2.0 / SECOND.pixel_size_in_angstroms
     finer = Phantom(40, phantom.sigma_px * ratio, phantom.centres_px * ratio, phantom.amplitudes)
     particles = random_particles(COUNT // 2, SECOND, seed=9)
-    scale = (
-        project.truth.std() / simulate_images(phantom, random_particles(1, SECOND_ON_FIRST, 0), snr=None).truth.std()
-    )
+    scale = project.truth.std() / density(phantom).std()
     clean = simulate_images(finer, particles, snr=None).images * 2 * scale
     noise = np.random.default_rng(4).normal(size=clean.shape)
     columns = {
