@@ -98,3 +98,7 @@ class ReconstructionConfig(BaseModel):
     class_number: Annotated[
         int, Field(alias="class", ge=0, le=10_000, description="use only particles with this rlnClassNumber; 0 = all")
     ] = 0
+    max_particles: Annotated[
+        int,
+        Field(ge=0, le=1_000_000_000, description="use only the first so many particles of the table; 0 = all"),
+    ] = 0

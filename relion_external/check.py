@@ -26,7 +26,11 @@ def check(options: JobOptions) -> list[str]:
     inputs = read_inputs(options)
     planned = _plan(options, inputs)
     lines = [note] if note else []
-    lines += [f"Particles: {options.particle_table}, {len(inputs.particles)} images", *planned.lines()]
+    lines += [
+        f"Particles: {options.particle_table}, {len(inputs.particles)} images",
+        *inputs.particles.notes,
+        *planned.lines(),
+    ]
     if options.output is not None:
         lines.append(f"Results would be written to {options.output}/")
         require_disk(options.output, planned.disk_bytes)
@@ -43,7 +47,7 @@ def look_ahead(options: JobOptions, inputs: Inputs) -> list[str]:
     """
     planned = _plan(options, inputs)
     require_disk(options.directory, planned.disk_bytes)
-    return planned.lines()
+    return [*inputs.particles.notes, *planned.lines()]
 
 
 def require_disk(directory: Path, needed_bytes: float) -> None:

@@ -35,7 +35,12 @@ def read_inputs(options: JobOptions) -> Inputs:
     InputError
         If one of them cannot be used, or does not fit the particles.
     """
-    particles = read_particles(options.particle_table, class_number=options.class_number, project_directory=Path("."))
+    particles = read_particles(
+        options.particle_table,
+        class_number=options.class_number,
+        max_particles=options.max_particles,
+        project_directory=Path("."),
+    )
     return Inputs(
         particles=particles,
         mask=None if options.in_mask is None else read_mask(options.in_mask, particles),

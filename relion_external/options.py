@@ -20,7 +20,14 @@ from gem_plugin.errors import OptionError
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 # Names that RELION's own programs give to the same things.
-_SYNONYMS = {"i": "in_parts", "ref": "in_3dref", "mask": "in_mask", "solvent_mask": "in_mask", "random_seed": "seed"}
+_SYNONYMS = {
+    "i": "in_parts",
+    "ref": "in_3dref",
+    "mask": "in_mask",
+    "solvent_mask": "in_mask",
+    "random_seed": "seed",
+    "first": "max_particles",
+}
 # What 0 means for these settings; the word is shown in run.out and may be typed too.
 _WORDS_FOR_ZERO = {
     "n_gaussians": "auto",
@@ -31,6 +38,7 @@ _WORDS_FOR_ZERO = {
     "adhoc_bfac": "fitted",
     "locres_radius": "auto",
     "class": "all",
+    "max_particles": "all",
 }
 _GPU_ENGINES = ("gpu", "cuda", "cupy")
 _REFUSED_INPUTS = {

@@ -144,7 +144,7 @@ def _values(
     table: StarTable, rows: StarTable, column: str, group_of_particle: NDArray[np.int32]
 ) -> NDArray[np.float64]:
     if column not in table:
-        return rows.numbers(column)
+        return rows.numbers(column, default=0.0 if column == "rlnAmplitudeContrast" else None)  # RELION's default
     own = table.numbers(column)
     values = np.empty(len(rows))
     for i in range(len(rows)):

@@ -16,7 +16,7 @@ from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_o
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, write_tables
 from gem_plugin.io.supported import refuse_other_kinds
-from gem_plugin.io.tables import read_particle_tables
+from gem_plugin.io.tables import read_particle_tables, select_first
 from gem_plugin.noise_substitution import NoiseSubstitution
 
 CLASS_COLUMN = "rlnClassNumber"
@@ -44,6 +44,7 @@ class Particles:
     stack_of_particle: NDArray[np.int32]  # [n] index into stack_paths
     image_in_stack: NDArray[np.int64]  # [n] 0-based index in the stack
     noise_substitution: NoiseSubstitution | None = None  # of the images' phases, for a control; None: as they are
+    notes: tuple[str, ...] = ()  # sentences for the user: what was converted, chosen or taken for granted
     image_repair: ImageRepair | None = None  # of the images as they are read; None: as they are
 
     def __len__(self) -> int:
@@ -63,16 +64,23 @@ class Particles:
 
 
 def read_particles(
-    path: Path, *, class_number: int = 0, project_directory: Path = Path("."), seed: int = 0
+    path: Path,
+    *,
+    class_number: int = 0,
+    max_particles: int = 0,
+    project_directory: Path = Path("."),
+    seed: int = 0,
 ) -> Particles:
-    """Read a particle table of RELION 3.1, 4 or 5, and check all that can be checked without reading an image.
+    """Read a particle table, and check all that can be checked without reading an image.
 
     Parameters
     ----------
     path
-        STAR file with data_optics and data_particles, in either order.
+        STAR file of any RELION, or a particle file of cryoSPARC: see `read_particle_tables`.
     class_number
         Use only particles with this rlnClassNumber; 0 takes the table's one class.
+    max_particles
+        Use only so many, the first of the table after the choice of class; 0 takes all.
     project_directory
         What image names are relative to.
     seed
@@ -85,9 +93,10 @@ def read_particles(
         If the table, its stacks or a value cannot be used. Defaults for absent columns are RELION's:
         zero shifts, DefocusV = DefocusU, no phase shift, no B-factor, scale 1.
     """
-    optics, table = _read_tables(path)
+    tables = read_particle_tables(path)
+    optics, table = tables.optics, tables.particles
     refuse_other_kinds(table, optics)
-    table = _select_class(table, class_number)
+    table, selection = select_first(_select_class(table, class_number), max_particles)
     rows, group_of_particle = used_rows(table, optics)
     locations = locate_images(
         table, project_directory, told_boxes_px(rows)[group_of_particle], group_of_particle.astype(np.int64)
@@ -119,6 +128,7 @@ def read_particles(
         stack_paths=locations.stack_paths,
         stack_of_particle=locations.stack_of_particle,
         image_in_stack=locations.image_in_stack,
+        notes=(*tables.notes, *selection),
     )
 
 
@@ -139,12 +149,6 @@ def write_particles(particles: Particles, path: Path, results: Mapping[str, NDAr
     """
     columns = {label: [f"{value:.4f}" for value in values] for label, values in (results or {}).items()}
     write_tables(path, {"optics": particles.optics_table, "particles": particles.table.assign(**columns)})
-
-
-def _read_tables(path: Path) -> tuple[StarTable, StarTable]:
-    """The optics and the particle table."""
-    tables = read_particle_tables(path)
-    return tables.optics, tables.particles
 
 
 def _select_class(table: StarTable, class_number: int) -> StarTable:

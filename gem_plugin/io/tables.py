@@ -67,6 +67,14 @@ def read_particle_tables(path: Path) -> ParticleTables:
     return ParticleTables(optics, particles, tuple(notes))
 
 
+def select_first(particles: StarTable, max_particles: int) -> tuple[StarTable, list[str]]:
+    """Keep the first particles of a table, with a sentence that says so; 0 keeps all."""
+    if max_particles == 0 or max_particles >= len(particles):
+        return particles, []
+    note = f"The first {max_particles} of {len(particles)} particles are used (--max_particles)."
+    return StarTable(particles.path, particles.name, particles.frame.iloc[:max_particles]), [note]
+
+
 def _in_canonical_case(tables: dict[str, StarTable]) -> tuple[dict[str, StarTable], list[str]]:
     """Rename columns that differ from RELION's labels in upper and lower case only."""
     changed: dict[str, None] = {}

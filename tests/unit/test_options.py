@@ -53,7 +53,9 @@ def test_every_setting_reaches_the_science():
         "noise_control": 9.0,
         "adhoc_bfac": -80.0,
         "locres_radius": 12.0,
+        "max_particles": 500,
     }
+    given |= {"invert_contrast": True}
     words = [word for name, value in {**given, "class": 2}.items() for word in (f"--{name}", str(value))]
     config = parse_command_line(words).reconstruction_config()
     assert config.model_dump() == {**given, "class_number": 2}
@@ -119,12 +121,14 @@ def test_dashes_typed_into_the_gui_are_forgiven():
     assert parse_command_line(["----steps", "5"]).steps == 5
 
 
-@pytest.mark.parametrize("name", ["n_gaussians", "steps", "maxres", "particle_diameter", "noise_control", "class"])
+@pytest.mark.parametrize(
+    "name", ["n_gaussians", "steps", "maxres", "particle_diameter", "noise_control", "class", "max_particles"]
+)
 def test_the_word_for_zero_is_shown_and_understood(name: str):
     """0 is the default of each and means that the program chooses; class 0 is every class, control 0 is none."""
     options = parse_command_line(["--o", "External/job001/"])
     value = options.effective_settings()[name]
-    word = {"class": "all", "noise_control": "off"}.get(name, "auto")
+    word = {"class": "all", "max_particles": "all", "noise_control": "off"}.get(name, "auto")
     assert value == 0
     assert in_words(name, value) == word
     assert in_words(name, 7) == "7"

@@ -34,7 +34,7 @@ def test_a_missing_particle_column_is_named(project: SmallProject, column: str) 
     assert f"no column {column} in data_particles" in message_of(project)
 
 
-@pytest.mark.parametrize("column", ["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnOpticsGroup"])
+@pytest.mark.parametrize("column", ["rlnVoltage", "rlnSphericalAberration", "rlnOpticsGroup"])
 def test_a_missing_optics_column_is_named(project: SmallProject, column: str) -> None:
     del project.optics[column]
     assert f"no column {column} in data_optics" in message_of(project)

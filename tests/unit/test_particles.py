@@ -50,7 +50,10 @@ def test_absent_columns_take_the_defaults_of_relion(project: SmallProject) -> No
         "rlnPhaseShift", "rlnClassNumber",
     ):  # fmt: skip
         del project.particles[column]
+    del project.optics["rlnAmplitudeContrast"]
     particles = project.read()
+    assert particles.optics.amplitude_contrast == 0
+    assert "RELION's defaults were taken: rlnOriginXAngst (0), rlnOriginYAngst (0), rlnDefocusV" in particles.notes[0]
     np.testing.assert_array_equal(particles.shifts_in_angstroms, 0)
     np.testing.assert_array_equal(particles.defocus_v_in_angstroms, particles.defocus_u_in_angstroms)
     np.testing.assert_array_equal(particles.defocus_angle_deg, 0)
@@ -117,6 +120,17 @@ def test_one_class_is_chosen(project: SmallProject) -> None:
     np.testing.assert_array_equal(particles.half_set, [1, 2, 2])
     assert list(particles.table.index) == [0, 1, 2]
     assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000", "10400.000000"]
+
+
+def test_the_first_particles_of_a_class_are_chosen(project: SmallProject) -> None:
+    project.particles["rlnClassNumber"] = [1, 2, 2, 1, 2, 1]
+    project.particles["rlnRandomSubset"] = [1, 1, 2, 2, 2, 1]
+    path = project.write()
+    particles = read_particles(path, class_number=2, max_particles=2, project_directory=project.root)
+    np.testing.assert_array_equal(particles.defocus_u_in_angstroms, [10100, 10200])
+    assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000"]
+    assert particles.notes == ("The first 2 of 3 particles are used (--max_particles).",)
+    assert read_particles(path, class_number=2, max_particles=3, project_directory=project.root).notes == ()
 
 
 def test_the_project_directory_is_where_names_start_and_absolute_names_stand(
