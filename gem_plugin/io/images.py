@@ -132,11 +132,9 @@ class ImageReader:
 
 def _box_size_of_stack(particles: Particles) -> NDArray[np.int64]:
     """Box size of each stack, [stacks]; it is that of the optics group of its particles."""
-    groups = getattr(particles, "optics_groups", None)
-    if groups is None:  # particles of one group
-        return np.full(len(particles.stack_paths), particles.optics.box_size_px, np.int64)
     boxes = np.zeros(len(particles.stack_paths), np.int64)
-    boxes[particles.stack_of_particle] = np.array([group.box_size_px for group in groups])[particles.group_of_particle]
+    of_group = np.array([group.box_size_px for group in particles.optics_groups])
+    boxes[particles.stack_of_particle] = of_group[particles.group_of_particle]
     return boxes
 
 

@@ -60,24 +60,9 @@ def no_particles(project: Project) -> None:
     project.write()
 
 
-def odd_box(project: Project) -> None:
-    project.images = np.ascontiguousarray(project.images[:, :31, :31])
-    project.optics["rlnImageSize"] = ["31"]
-    project.write()
-
-
 def mixed_boxes(project: Project) -> None:
     write_mrc(Path("Extract/job003/other.mrcs"), project.images[:, :24, :24])
     project.particles["rlnImageName"][3] = "000001@Extract/job003/other.mrcs"
-    project.write()
-
-
-def several_optics_groups(project: Project) -> None:
-    for values in project.optics.values():
-        values.append(values[0])
-    project.optics["rlnOpticsGroup"] = ["1", "2"]
-    project.optics["rlnOpticsGroupName"] = ["opticsGroup1", "opticsGroup2"]
-    project.particles["rlnOpticsGroup"][20:] = ["2"] * 20
     project.write()
 
 
@@ -117,9 +102,7 @@ def a_word_for_a_number(project: Project) -> None:
         (no_pixel(np.inf), ["particles.mrcs", "12"]),
         (empty_half, ["run_data.star", "rlnRandomSubset"]),
         (no_particles, ["run_data.star"]),
-        (odd_box, ["31"]),
         (mixed_boxes, ["other.mrcs", "24"]),
-        (several_optics_groups, ["run_data.star", "optics group"]),
         (tilt_series, ["run_data.star", "tilt series"]),
         (helices, ["run_data.star", "helical"]),
         (one_image_in_both_halves, ["000001@"]),
