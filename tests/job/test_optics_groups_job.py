@@ -9,7 +9,7 @@ from gem_plugin.fsc import fourier_shell_correlation
 from gem_plugin.io.maps import read_map
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.star import read_tables
-from gem_plugin.phantom import Phantom, make_phantom, random_particles, simulate_images
+from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 from relion_external.job import main
 from tests.job.project import make_project, star_loop, write_mrc
 
