@@ -86,6 +86,8 @@ def fourier_batch(
     of_group = image_factors(particles, group, plane)
     if of_group is not None:
         observed *= of_group
+    if particles.norm_factor is not None:
+        observed *= particles.norm_factor[indices, None].astype(np.float32)
     ctf, adjoint = transfer_factors(particles, indices, plane)
     rotations = conventions.rotation_matrices(particles.euler_angles_deg[indices])
     return FourierBatch(

@@ -1,23 +1,25 @@
 """Noise power and background of the particle images, measured where there is no particle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from gem_plugin import conventions
-from gem_plugin.dataset import batches, read_order
+from gem_plugin.dataset import batches, by_group, read_order
 from gem_plugin.errors import InputError
 from gem_plugin.imaging import image_kinds
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
+from gem_plugin.optics import image_factors, noise_transfer
 
 Floats = NDArray[np.float64]
 
 FEWEST_MEASURED = 50  # particles of an optics group
 SAMPLE_SIZE = 1000  # particles that are measured, per half set
+TRANSFERS = 200  # of which the CTFs are averaged, for images that were multiplied by them
 EDGE_PX = 3.0  # width of the soft edge of the measured region
 SMOOTHING_SHELLS = 1.5  # the region's own transform blurs the spectrum: finer detail would be an artefact
 
@@ -49,6 +51,9 @@ def measure_noise_of_groups(
 ) -> tuple[Noise, ...]:
     """`measure_noise` of each optics group; one with few particles takes that of all images of its kind.
 
+    The power is that of images as `gem_plugin.dataset` gives them, but that it is of plain images where they were
+    multiplied by their CTF.
+
     Parameters
     ----------
     particle_radius_px : in pixels of the map
@@ -64,8 +69,37 @@ def measure_noise_of_groups(
             found.append(Noise(np.ones(optics.box_size_px // 2 + 1), 0.0, 1.0))
             continue
         radius_px = particle_radius_px * particles.optics.pixel_size_in_angstroms / optics.pixel_size_in_angstroms
-        found.append(measure_noise(particles, reader, own, radius_px, seed, monitor))
+        noise = measure_noise(particles, reader, own, radius_px, seed, monitor)
+        found.append(replace(noise, power=noise.power * _power_of_factors(particles, group)))
     return tuple(found)
+
+
+def _power_of_factors(particles: Particles, group: int) -> Floats:
+    """What the images' noise power is multiplied by with the factors of their optics group, in each shell."""
+    n = particles.optics_groups[group].box_size_px
+    plane = conventions.half_plane(n, n)
+    factors = image_factors(particles, group, plane)
+    return np.ones(n // 2 + 1) if factors is None else _shell_means(np.abs(factors) ** 2, plane)
+
+
+def _power_of_transfers(particles: Particles, indices: NDArray[np.int64]) -> Floats:
+    """Noise power of images over that of plain ones, in each shell, smoothed as the measured spectrum is."""
+    n = particles.optics_groups[particles.group_of_particle[indices[0]]].box_size_px
+    plane = conventions.half_plane(n, n)
+    power = np.zeros(len(plane.kx))
+    for part in by_group(particles, read_order(particles, indices[:TRANSFERS])):
+        power += len(part) / len(indices[:TRANSFERS]) * noise_transfer(particles, part, plane)
+    return _smoothed(_shell_means(power, plane))
+
+
+def _shell_means(values: Floats, plane: conventions.HalfPlane) -> Floats:
+    """Mean over the points of each shell, 1 for k = 0, [n // 2 + 1]."""
+    last = plane.box_size_px // 2
+    inside = plane.shell <= last
+    shell, weight = plane.shell[inside], plane.weight[inside]
+    counts = np.bincount(shell, weights=weight, minlength=last + 1)
+    sums = np.bincount(shell, weights=values[inside] * weight, minlength=last + 1)
+    return np.asarray(np.divide(sums, counts, out=np.ones(last + 1), where=counts > 0))
 
 
 def measure_noise(
@@ -96,6 +130,8 @@ def measure_noise(
     power = np.zeros((n, n // 2 + 1))
     for chunk in batches(read_order(particles, sample), 100):
         images = reader.read(chunk)
+        if particles.norm_factor is not None:
+            images = images * particles.norm_factor[chunk, None, None].astype(np.float32)
         w = weight.astype(np.float64)
         mean = np.einsum("mij,ij->m", images, w, optimize=True) / w.sum()
         sums += [len(chunk), mean.sum(), (np.einsum("mij,mij,ij->m", images, images, w, optimize=True) / w.sum()).sum()]
@@ -110,7 +146,7 @@ def measure_noise(
             " weighted: give the particle images as RELION extracted them, unmasked"
         )
     _warn_about_background(background_mean, deviation, monitor)
-    spectrum = _radial_average(power / count / energy)
+    spectrum = _radial_average(power / count / energy) / _power_of_transfers(particles, sample)
     return Noise(spectrum, float(background_mean), deviation)
 
 
@@ -121,6 +157,11 @@ def _radial_average(power: Floats) -> Floats:
     inside = shell <= n // 2
     sums = np.bincount(shell[inside], weights=power[inside])
     spectrum = sums / np.bincount(shell[inside])
+    return _smoothed(spectrum)
+
+
+def _smoothed(spectrum: Floats) -> Floats:
+    spectrum = spectrum.copy()
     spectrum[:2] = spectrum[2]  # the background's mean was taken out: the lowest shells are not measured
     return np.asarray(np.exp(ndimage.gaussian_filter1d(np.log(spectrum), SMOOTHING_SHELLS, mode="nearest")))
 

@@ -64,7 +64,8 @@ def transfer_factors(particles: Particles, indices: NDArray[np.int64], plane: Ha
 
     Of plain images both are the CTF and the same array; of phase-flipped ones its modulus; of CTF-corrected ones 1.
     Images that were multiplied by their CTF show CTF^2 times the slice and hold CTF times the noise, so that in b,
-    which is weighted by plain noise, they are taken as they are. RELION also keeps |CTF| above 1e-8, for it divides.
+    which is weighted by plain noise, they are taken as they are. The scale of the particle's group, where known, is in
+    both. RELION also keeps |CTF| above 1e-8, since it divides by it; nothing does so here.
 
     Returns
     -------
@@ -72,20 +73,26 @@ def transfer_factors(particles: Particles, indices: NDArray[np.int64], plane: Ha
     """
     state = particles.optics_groups[particles.group_of_particle[indices[0]]].ctf_state
     if state == "corrected":
-        transfer = np.ones((len(indices), len(plane.kx)), dtype=np.float32)
-        return transfer, transfer
-    ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
+        ctf = np.ones((len(indices), len(plane.kx)), dtype=np.float32)
+    else:
+        ctf = contrast_transfer(particles, indices, plane).astype(np.float32)
     if state == "phase-flipped":
         np.abs(ctf, out=ctf)
+    adjoint = ctf
     if state == "premultiplied":
-        return ctf * ctf, np.ones_like(ctf)
-    return ctf, ctf
+        ctf, adjoint = ctf * ctf, np.ones_like(ctf)
+    if particles.group_scale is None:
+        return ctf, adjoint
+    scale = particles.group_scale[indices, None].astype(np.float32)
+    scaled = ctf * scale
+    return scaled, scaled if adjoint is ctf else adjoint * scale
 
 
 def image_factors(particles: Particles, group: int, plane: HalfPlane) -> NDArray[np.complex64] | None:
     """What the transforms of an optics group's images are multiplied by to take out what is not in the CTF, [points].
 
-    exp(-i phi) for the antisymmetric phase phi. None where there is nothing to do.
+    exp(-i phi) for the antisymmetric phase phi; and, where detectors differ, the mean of the groups' MTFs over the
+    group's own (RELION, src/jaz/single_particle/obs_model.cpp). None where there is nothing to do.
 
     Parameters
     ----------
@@ -93,7 +100,24 @@ def image_factors(particles: Particles, group: int, plane: HalfPlane) -> NDArray
     plane : of the group's images
     """
     optics = particles.optics_groups[group]
-    if not (any(optics.odd_zernike) or any(optics.beam_tilt_mrad)):
+    factors = np.ones(len(plane.kx), dtype=np.complex128)
+    if any(optics.odd_zernike) or any(optics.beam_tilt_mrad):
+        kx, ky = frequencies_at_the_specimen(optics, plane.kx, plane.ky)
+        factors *= np.exp(-1j * antisymmetric_phase(optics, kx, ky))
+    elif not particles.detector_responses:
         return None
-    kx, ky = frequencies_at_the_specimen(optics, plane.kx, plane.ky)
-    return np.asarray(np.exp(-1j * antisymmetric_phase(optics, kx, ky)), dtype=np.complex64)
+    if particles.detector_responses:
+        frequencies = plane.radius / optics.edge_in_angstroms
+        of_groups = [response.at(frequencies) for response in particles.detector_responses]
+        factors *= np.mean(of_groups, axis=0) / of_groups[group]
+    return factors.astype(np.complex64)
+
+
+def noise_transfer(particles: Particles, indices: NDArray[np.int64], plane: HalfPlane) -> Floats:
+    """Mean power of the noise of the images of some particles of one group, over that of plain images, [points].
+
+    Images that were multiplied by their CTF hold CTF^2 times the power.
+    """
+    if particles.optics_groups[particles.group_of_particle[indices[0]]].ctf_state != "premultiplied":
+        return np.ones(len(plane.kx))
+    return np.asarray(np.mean(contrast_transfer(particles, indices, plane) ** 2, axis=0))

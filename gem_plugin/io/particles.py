@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gem_plugin.errors import InputError
 from gem_plugin.image_repair import ImageRepair
 from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
+from gem_plugin.io.mtf import DetectorResponse, read_detector_responses
 from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_optics_groups, told_boxes_px, used_rows
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, write_tables
@@ -46,6 +47,9 @@ class Particles:
     noise_substitution: NoiseSubstitution | None = None  # of the images' phases, for a control; None: as they are
     notes: tuple[str, ...] = ()  # sentences for the user: what was converted, chosen or taken for granted
     image_repair: ImageRepair | None = None  # of the images as they are read; None: as they are
+    detector_responses: tuple[DetectorResponse, ...] = ()  # MTF of each optics group, where they differ
+    group_scale: NDArray[np.float64] | None = None  # [n] of the signal in each image; None: 1
+    norm_factor: NDArray[np.float64] | None = None  # [n] what each image is multiplied by; None: 1
 
     def __len__(self) -> int:
         return len(self.half_set)
@@ -110,10 +114,11 @@ def read_particles(
         return of_particle_or_group(table, rows, group_of_particle, column, default)
 
     defocus_u = parameter("rlnDefocusU")
+    optics_groups = read_optics_groups(table, rows, group_of_particle, boxes_px)
     return Particles(
         table=table.frame.reset_index(drop=True),
         optics_table=optics.frame,
-        optics_groups=read_optics_groups(table, rows, group_of_particle, boxes_px),
+        optics_groups=optics_groups,
         group_of_particle=group_of_particle,
         euler_angles_deg=_euler_angles_deg(table),
         shifts_in_angstroms=_shifts_in_angstroms(table),
@@ -128,6 +133,7 @@ def read_particles(
         stack_paths=locations.stack_paths,
         stack_of_particle=locations.stack_of_particle,
         image_in_stack=locations.image_in_stack,
+        detector_responses=read_detector_responses(optics_groups, project_directory),
         notes=(*tables.notes, *selection),
     )
 
