@@ -6,7 +6,7 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.delocalisation import delocalisation_sentences, worst_delocalisation
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
-from gem_plugin.neighbours import is_tolerable, neighbours_of, neighbours_sentence
+from gem_plugin.neighbours import neighbours_of, neighbours_sentence
 from gem_plugin.normalisation import find_repair
 from gem_plugin.run import Run
 
@@ -22,7 +22,7 @@ def prepare_images(
     """
     neighbours = neighbours_of(particles, 2 * radius_in_angstroms)
     if neighbours is not None and neighbours.n_near:
-        say = monitor.note if is_tolerable(neighbours, len(particles)) else monitor.warn
+        say = monitor.warn if neighbours.n_same else monitor.note
         say(neighbours_sentence(neighbours, len(particles), 2 * radius_in_angstroms))
     repair = find_repair(particles, radius_in_angstroms, bool(config.invert_contrast), config.seed, monitor)
     return particles if repair is None else replace(particles, image_repair=repair)

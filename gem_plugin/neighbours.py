@@ -16,7 +16,6 @@ MICROGRAPH = "rlnMicrographName"
 # first wins; coordinates count pixels of the micrograph, which are the original ones unless the movie was binned
 PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 SAME_PARTICLE = 0.1  # of the diameter: nearer ones are one particle picked twice
-TOLERATED_SHARE = 0.01  # of the particles
 
 
 @dataclass(frozen=True)
@@ -75,21 +74,24 @@ def neighbours_of(particles: Particles, diameter_in_angstroms: float) -> Neighbo
 
 
 def neighbours_sentence(found: Neighbours, n_particles: int, diameter_in_angstroms: float) -> str:
-    """What to say of neighbours in different half sets; empty where there are none."""
+    """What to say of neighbours in different half sets; empty where there are none.
+
+    A particle that is there twice brings its noise to the same place of both maps. A neighbour's noise comes to another
+    place, turned at random, and makes the maps agree only where neighbours sit in fixed places to each other.
+    """
     if not found.n_near:
         return ""
-    same = f", {found.n_same} of them so near that it is the same particle picked twice" if found.n_same else ""
-    return (
-        f"{found.n_near} of {n_particles} particles ({found.n_near / n_particles:.2g} of all) have a neighbour on their"
-        f" micrograph nearer than the particle's diameter ({diameter_in_angstroms:.0f} Angstrom) in the other half"
-        f" set{same}: the halves share noise where their images overlap, and agree on it. Take neighbours out before"
-        " the refinement (relion_star_handler --remove_duplicates), or keep each micrograph in one half"
+    count = (
+        f"{found.n_near} of {n_particles} particles have a neighbour of the other half set on their micrograph nearer"
+        f" than the particle's diameter ({diameter_in_angstroms:.0f} Angstrom)"
     )
-
-
-def is_tolerable(found: Neighbours, n_particles: int) -> bool:
-    """Whether the neighbours are too few to matter, and none is a particle twice."""
-    return found.n_same == 0 and found.n_near <= TOLERATED_SHARE * n_particles
+    if found.n_same:
+        return (
+            f"{count}, and {found.n_same} lie within {SAME_PARTICLE:.0%} of it: they are the same particle picked twice,"
+            " and both half maps hold its noise; take such copies out before the refinement (relion_star_handler"
+            f" --remove_duplicates {SAME_PARTICLE * diameter_in_angstroms:.0f})"
+        )
+    return f"{count}: their images share noise, which matters only where neighbours form a lattice or a filament"
 
 
 def _micrograph_pixel_sizes(particles: Particles) -> Floats | None:

@@ -8,7 +8,7 @@ import pytest
 
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
-from gem_plugin.neighbours import Neighbours, count_neighbours, is_tolerable, neighbours_of, neighbours_sentence
+from gem_plugin.neighbours import Neighbours, count_neighbours, neighbours_of, neighbours_sentence
 from gem_plugin.phantom import random_particles
 
 OPTICS = OpticsGroup("one", 4.0, 32, 300.0, 2.7, 0.1)
@@ -93,7 +93,8 @@ def test_the_sentence_has_the_numbers() -> None:
     said = neighbours_sentence(Neighbours(12, 2), 100, 120.0)
     assert "12 of 100 particles" in said
     assert "120 Angstrom" in said
-    assert "2 of them" in said
-    assert is_tolerable(Neighbours(1, 0), 100)
-    assert not is_tolerable(Neighbours(1, 1), 100)
-    assert not is_tolerable(Neighbours(2, 0), 100)
+    assert "2 lie within 10%" in said
+    assert "--remove_duplicates 12)" in said
+    apart = neighbours_sentence(Neighbours(12, 0), 100, 120.0)
+    assert "12 of 100 particles" in apart
+    assert "twice" not in apart
