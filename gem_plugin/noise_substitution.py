@@ -15,7 +15,7 @@ class NoiseSubstitution:
     A particle's phases are the same whenever it is read, and belong to it and its half alone.
     """
 
-    beyond_radius: float  # in cycles a box
+    beyond_radius: float  # in cycles a box edge of the map
     seed: int
 
     def factors(
@@ -28,7 +28,7 @@ class NoiseSubstitution:
         indices : [m] rows of the particle table
         half_set : [m] 1 or 2
         """
-        beyond = plane.radius > self.beyond_radius
+        beyond = plane.radius * plane.map_cycles > self.beyond_radius
         free, mirrored, partner = _conjugates(plane)
         factors = np.ones((len(indices), len(plane.kx)), dtype=np.complex64)
         for row, (index, half) in enumerate(zip(indices, half_set, strict=True)):
