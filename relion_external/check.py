@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gem_plugin.errors import ResourceError
 from gem_plugin.reconstruct import plan
 from relion_external.inputs import Inputs, read_inputs
+from relion_external.optimiser import resolve_optimiser
 from relion_external.options import JobOptions
 from relion_external.startup import within_processors
 
@@ -23,9 +24,10 @@ def check(options: JobOptions) -> list[str]:
         As the run itself would at its start.
     """
     options, note = within_processors(options)
+    options, told = resolve_optimiser(options)
     inputs = read_inputs(options)
     planned = _plan(options, inputs)
-    lines = [note] if note else []
+    lines = [note, *told] if note else told
     lines += [
         f"Particles: {options.particle_table}, {len(inputs.particles)} images",
         *inputs.particles.notes,

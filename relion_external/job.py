@@ -168,8 +168,13 @@ def _run(
     from relion_external.check import look_ahead
     from relion_external.inputs import read_inputs
     from relion_external.nodes import relion_version
+    from relion_external.optimiser import resolve_optimiser
 
     with contextlib.closing(monitor), partial_results(folder):
+        options, told = resolve_optimiser(options)
+        for line in told:
+            monitor.note(line)
+        _require_safe_directory(options)
         inputs = read_inputs(options)
         for line in look_ahead(options, inputs):
             monitor.note(line)
