@@ -3,6 +3,7 @@
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -84,10 +85,12 @@ def write_table(
     voltage_kv: float = 300.0,
     spherical_aberration_mm: float = 2.7,
     amplitude_contrast: float = 0.1,
+    more_optics: dict[str, str] | None = None,
 ) -> None:
     """Write a RELION 3.1 particle table of the images of one stack, half sets in turn."""
+    more = more_optics or {}
     optics = f"group 1 {voltage_kv} {spherical_aberration_mm} {amplitude_contrast} {PIXEL_SIZE_IN_ANGSTROMS} "
-    blocks = [("optics", OPTICS_LABELS, [f"{optics}{box_size_px} 2"])]
+    blocks = [("optics", (*OPTICS_LABELS, *more), [f"{optics}{box_size_px} 2 {' '.join(more.values())}"])]
     labels = ("ImageName", "MicrographName", "OpticsGroup", "RandomSubset", *columns)
     rows = []
     for i, values in enumerate(zip(*columns.values(), strict=True)):
@@ -114,7 +117,7 @@ def read_volume(path: Path) -> NDArray[np.float32]:
         return np.array(file.data, dtype=np.float32)
 
 
-def project(directory: Path, volume: NDArray[np.float32], columns: dict[str, Floats], **optics: float) -> Project:
+def project(directory: Path, volume: NDArray[np.float32], columns: dict[str, Floats], **optics: Any) -> Project:
     """Have relion_project make CTF-multiplied, noise-free images of a map."""
     table = directory / "particles.star"
     write_map(directory / "truth.mrc", volume)

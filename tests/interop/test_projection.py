@@ -153,10 +153,23 @@ def test_ctf_agrees_with_relion(tmp_path: Path, seed: int) -> None:
         voltage_kv=random.choice([120.0, 200.0, 300.0]),
         spherical_aberration_mm=random.choice([0.01, 1.4, 2.7]),
         amplitude_contrast=random.choice([0.0, 0.07, 0.2]),
+        more_optics=_distortions(random) if seed % 2 else {},
     )
     particles = project.particles()
-    plane = conventions.half_plane(box, 0.48 * box)
+    plane = conventions.half_plane(box, box / 2 - 0.5)
     theirs = conventions.image_transforms(project.images(), plane)
     ours = contrast_transfer(particles, all_indices(particles), plane)
     np.testing.assert_allclose(theirs.imag, 0, atol=1e-3)
     np.testing.assert_allclose(theirs.real, ours, atol=1e-3)
+
+
+def _distortions(random: np.random.Generator) -> dict[str, str]:
+    """Symmetric aberrations of some radians at Nyquist, and a magnification of some percent."""
+    nyquist = 0.5 / simulated.PIXEL_SIZE_IN_ANGSTROMS
+    degrees = [0, 2, 2, 2, 4, 4, 4, 4, 4]
+    terms = [random.normal() / nyquist**degree for degree in degrees]
+    matrix = np.eye(2) + random.uniform(-0.03, 0.03, (2, 2))
+    labels = ("MagMat00", "MagMat01", "MagMat10", "MagMat11")
+    return {"EvenZernike": "[" + ",".join(f"{term:.6f}" for term in terms) + "]"} | {
+        label: f"{value:.6f}" for label, value in zip(labels, matrix.ravel(), strict=True)
+    }
