@@ -197,6 +197,9 @@ def _image_names(path: Path, fields: Fields) -> list[str]:
     """Name images as RELION does, counting from 1, with absolute names of stacks."""
     codes, names = pd.factorize(fields["blob/path"].astype(object))
     stacks = [_text(name).removeprefix(">") for name in names]
+    if any(not name.isprintable() or not name for name in stacks):
+        bad = next(name for name in stacks if not name.isprintable() or not name)
+        raise InputError(f"{path}: blob/path is {bad!r} somewhere; expected the name of a stack.")
     folder = _project_directory(path, stacks[0])
     absolute = [os.path.abspath(folder / name) for name in stacks]
     numbers = fields["blob/idx"].astype(np.int64) + 1

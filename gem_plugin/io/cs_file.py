@@ -68,7 +68,7 @@ def read_records(path: Path) -> Records:
                 version = npy.read_magic(file)
                 read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, _, dtype = read_header(file, max_header_size=MAX_HEADER_BYTES)
-            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, KeyError) as error:
+            except Exception as error:  # whatever numpy meets in a damaged header
                 raise InputError(
                     f"{path} is not a cryoSPARC particle file: it does not begin as numpy's arrays do."
                 ) from error

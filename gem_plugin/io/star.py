@@ -17,6 +17,7 @@ from gem_plugin.errors import InputError
 from gem_plugin.io.atomic import replacing
 from gem_plugin.io.star_text import StarSyntaxError, parse_star
 
+MAX_INTEGER = 2**53  # up to which doubles hold every whole number
 VERSION_LINE = "# version 30001"  # the table format that RELION 3.1, 4 and 5 all read
 
 
@@ -106,7 +107,7 @@ class StarTable:
     def integers(self, column: str) -> NDArray[np.int64]:
         """Whole numbers of a column that must be there; 3.0 counts as 3."""
         values = self.numbers(column)
-        is_bad = values != np.rint(values)
+        is_bad = (values != np.rint(values)) | (np.abs(values) > MAX_INTEGER)
         if is_bad.any():
             row = int(np.flatnonzero(is_bad)[0])
             raise InputError(

@@ -123,18 +123,18 @@ def _loop(data: bytes, start: int, end: int, name: str) -> pd.DataFrame:
     if _LOOP.search(data, position, end):
         raise StarSyntaxError(f"data_{name} has a second loop; expected one table in each block")
     rows = data[position:end]
+    first_line = 1 + data.count(b"\n", 0, position)
     if not rows.strip():
         return _as_text(pd.DataFrame({number: [] for number in range(len(labels))})).set_axis(labels, axis=1)
-    frame = _careful_rows(rows, labels, name) if _NEEDS_CARE.search(rows) else _plain_rows(rows, labels, name)
+    read_rows = _careful_rows if _NEEDS_CARE.search(rows) else _plain_rows
+    frame = read_rows(rows, labels, first_line)
     return frame.set_axis(labels, axis=1)
 
 
-def _plain_rows(rows: bytes, labels: list[str], name: str) -> pd.DataFrame:
-    first = rows.lstrip().split(b"\n", 1)[0]
-    if len(first.split()) != len(labels):
-        raise StarSyntaxError(
-            f"the first row of data_{name} has {len(first.split())} values under {len(labels)} column names"
-        )
+def _plain_rows(rows: bytes, labels: list[str], first_line: int) -> pd.DataFrame:
+    n_words = len(_line(rows, 0, len(rows))[0].split())  # pandas takes the first row for the right one
+    if n_words != len(labels):
+        raise _wrong_row(first_line, n_words, len(labels))
     try:
         return pd.read_csv(
             io.BytesIO(rows),
@@ -147,20 +147,25 @@ def _plain_rows(rows: bytes, labels: list[str], name: str) -> pd.DataFrame:
             engine="c",
         )
     except pd.errors.ParserError as error:
-        raise StarSyntaxError(f"a row of data_{name} has more values than there are columns: {error}") from error
+        found = re.search(r"line (\d+), saw (\d+)", str(error))
+        if found is None:
+            raise StarSyntaxError(" ".join(str(error).split())) from error
+        raise _wrong_row(first_line - 1 + int(found[1]), int(found[2]), len(labels)) from error
 
 
-def _careful_rows(rows: bytes, labels: list[str], name: str) -> pd.DataFrame:
+def _wrong_row(line: int, n_words: int, n_labels: int) -> StarSyntaxError:
+    return StarSyntaxError(f"line {line} has {n_words} values under {n_labels} column names")
+
+
+def _careful_rows(rows: bytes, labels: list[str], first_line: int) -> pd.DataFrame:
     """Return rows with quotation marks or comments, word by word."""
     table: list[list[str]] = []
-    for line in rows.decode().split("\n"):
+    for number, line in enumerate(rows.decode().split("\n"), first_line):
         words = _words(line)
         if not words:
             continue
         if len(words) > len(labels):
-            raise StarSyntaxError(
-                f"row {len(table) + 1} of data_{name} has {len(words)} values under {len(labels)} column names"
-            )
+            raise _wrong_row(number, len(words), len(labels))
         table.append(words + [""] * (len(labels) - len(words)))
     return _as_text(pd.DataFrame(table, columns=range(len(labels))))
 

@@ -34,8 +34,8 @@ READ = {
 REFUSED = {
     "star_dialects/relion5_subtomogram_run_data_head.star": "tilt series or subtomograms (rlnTomoName)",
     "star_dialects/relion5_external_job.star": "found data_job, data_joboptions_values.",
-    "relion31_tutorial/Class2D/job008/job.star": "is not a STAR file that can be read: row 14 of",
-    "relion31_tutorial/Refine3D/job029/job.star": "is not a STAR file that can be read: row 16 of",
+    "relion31_tutorial/Class2D/job008/job.star": "is not a STAR file that can be read: line 84 has 12 values under 11",
+    "relion31_tutorial/Refine3D/job029/job.star": "is not a STAR file that can be read: line 103 has 12 values under",
     "relion31_tutorial/CtfRefine/job023/job.star": "found data_job, data_joboptions_values, data_joboptions_full_",
     "relion31_tutorial/PostProcess/job030/job.star": "found data_job, data_joboptions_values, data_joboptions_full_",
     "relion31_tutorial/PostProcess/job030/postprocess.star": "found data_general, data_fsc, data_guinier.",

@@ -100,6 +100,7 @@ def test_an_optics_value_that_cannot_be_used_is_refused(
             "several classes: 1 (2 particles), 3 (4 particles). Choose one with --class",
         ),
         ("rlnClassNumber", [1, 1, 1.5, 1, 1, 1], "rlnClassNumber is 1.5 in row 3"),
+        ("rlnClassNumber", [1, 1, 1, "1e300", 1, 1], "rlnClassNumber is 1e300 in row 4"),
     ],
 )
 def test_particle_values_that_cannot_be_used_are_refused(

@@ -215,9 +215,9 @@ def test_a_table_of_csparc2star_is_read(tmp_path: Path) -> None:
         ("data_a\nloop_\n_x\n1\nloop_\n_y\n2\n", "a second loop"),
         ("data_a\nloop_\n" + "".join(f"_x{i}\n" for i in range(5000)) + "1\n", "5000 columns"),
         ("data_a\n_x 1\n_x 2\n", "data_a has _x twice"),
-        ("data_a\nloop_\n_x\n_y\n1 '2 3\n", "row 1 of data_a has 3 values under 2 column names"),
-        ("data_a\nloop_\n_x\n_y\n1 2\n1 2 3\n", "a row of data_a has more values"),
-        ("data_a\nloop_\n_x\n_y\n1\n1 2\n", "the first row of data_a has 1 values under 2"),
+        ("data_a\nloop_\n_x\n_y\n1 '2 3\n", "line 5 has 3 values under 2 column names"),
+        ("# a\n\ndata_a\nloop_\n_x\n_y\n\n1 2\n\n1 2 3\n1 2\n", "line 10 has 3 values under 2 column names"),
+        ("data_a\nloop_\n_x\n_y\n1\n1 2\n", "line 5 has 1 values under 2"),
         ("data_a\n_x 1\0\n", "it is not text"),
     ],
 )
