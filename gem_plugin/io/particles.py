@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gem_plugin.errors import InputError
 from gem_plugin.image_repair import ImageRepair
 from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
+from gem_plugin.io.model_star import read_refinement_record
 from gem_plugin.io.mtf import DetectorResponse, read_detector_responses
 from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_optics_groups, told_boxes_px, used_rows
 from gem_plugin.io.stacks import locate_images
@@ -114,7 +115,8 @@ def read_particles(
         return of_particle_or_group(table, rows, group_of_particle, column, default)
 
     defocus_u = parameter("rlnDefocusU")
-    optics_groups = read_optics_groups(table, rows, group_of_particle, boxes_px)
+    record = read_refinement_record(table, half_set)
+    optics_groups = record.optics_groups(read_optics_groups(table, rows, group_of_particle, boxes_px))
     return Particles(
         table=table.frame.reset_index(drop=True),
         optics_table=optics.frame,
@@ -134,7 +136,9 @@ def read_particles(
         stack_of_particle=locations.stack_of_particle,
         image_in_stack=locations.image_in_stack,
         detector_responses=read_detector_responses(optics_groups, project_directory),
-        notes=(*tables.notes, *selection),
+        group_scale=record.group_scale,
+        norm_factor=record.norm_factor,
+        notes=(*tables.notes, *selection, *record.notes),
     )
 
 
