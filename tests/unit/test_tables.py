@@ -226,6 +226,11 @@ def test_broken_grammar_is_named(tmp_path: Path, text: str, words: str) -> None:
         read(tmp_path, text)
 
 
+def test_an_endless_file_is_not_read() -> None:
+    with pytest.raises(InputError, match=r"/dev/zero is not a STAR file that can be read: it is not text"):
+        read_particle_tables(Path("/dev/zero"))
+
+
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="'\"#"), min_size=1)
 BLANK_TEXT = st.lists(TEXT, min_size=2, max_size=3).map(" ".join)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False).map(repr) | st.integers().map(str)
