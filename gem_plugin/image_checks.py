@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.delocalisation import delocalisation_sentences, worst_delocalisation
 from gem_plugin.io.particles import Particles
@@ -25,7 +27,13 @@ def prepare_images(
         say = monitor.warn if neighbours.n_same else monitor.note
         say(neighbours_sentence(neighbours, len(particles), 2 * radius_in_angstroms))
     repair = find_repair(particles, radius_in_angstroms, bool(config.invert_contrast), config.seed, monitor)
-    return particles if repair is None else replace(particles, image_repair=repair)
+    if repair is None:
+        return particles
+    norm_factor = particles.norm_factor
+    if norm_factor is not None:  # an image that is normalised here needs no such correction
+        is_normalised = np.array([background is not None for background in repair.backgrounds])
+        norm_factor = np.where(is_normalised[particles.group_of_particle], 1.0, norm_factor)
+    return replace(particles, image_repair=repair, norm_factor=norm_factor)
 
 
 def box_sentences(particles: Particles, run: Run, resolution_in_angstroms: float | None) -> list[str]:

@@ -106,8 +106,11 @@ def _scale_and_norm(table: StarTable, path: Path) -> tuple[Floats, Floats]:
         raise InputError(f"{path} has no data_model_general and data_model_groups: it is no model of a refinement")
     norm = np.ones(len(table))
     if "rlnNormCorrection" in table and "rlnNormCorrectionAverage" in tables["model_general"]:
-        own = table.numbers("rlnNormCorrection")
-        norm = _checked(path, "rlnNormCorrection", tables["model_general"].numbers("rlnNormCorrectionAverage")[0] / own)
+        own, average = (
+            table.numbers("rlnNormCorrection"),
+            tables["model_general"].numbers("rlnNormCorrectionAverage")[0],
+        )
+        norm = _checked(path, "rlnNormCorrection", np.divide(average, own, out=np.zeros(len(table)), where=own != 0))
     groups = tables["model_groups"]
     rows = _rows_of_groups(table, groups)
     if "rlnGroupScaleCorrection" not in groups:

@@ -1,6 +1,7 @@
 """Every effect of the microscope and the pipeline: our map is the truth and RELION's, and not so without the effect."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Effect:
     lenses: tuple[Lens, ...]
     left_out: dict[str, object] = field(default_factory=dict)  # of the optics groups
     columns_left_out: dict[str, float] = field(default_factory=dict)  # of the particles
+    told_of_signal: Callable[[NDArray], dict[str, NDArray]] | None = None  # particles' fields for each image's signal
     fsc_falls: bool = True
     relion_options: tuple[str, ...] = ()
 
@@ -62,6 +64,8 @@ EFFECTS = {
     "phase shift": Effect((Lens(),), columns_left_out={"phase_shift_deg": 0.0}),
     "B-factor": Effect((Lens(),), columns_left_out={"ctf_bfactor_in_angstroms2": 0.0}, fsc_falls=False),
     "scale factor": Effect((Lens(),), columns_left_out={"ctf_scale": 1.0}, fsc_falls=False),
+    "group scale": Effect((Lens(),), told_of_signal=lambda signal: {"group_scale": signal}, fsc_falls=False),
+    "norm correction": Effect((Lens(),), told_of_signal=lambda signal: {"norm_factor": 1 / signal}, fsc_falls=False),
 }
 COLUMNS = {
     "phase shift": ("PhaseShift", 0, 120),
@@ -90,7 +94,8 @@ def misfit(equations: NormalEquations, truth: NDArray) -> float:
 def without(effect: Effect, particles: Particles) -> Particles:
     groups = tuple(dataclasses.replace(group, **effect.left_out) for group in particles.optics_groups)
     columns = {name: np.full(len(particles), value) for name, value in effect.columns_left_out.items()}
-    return dataclasses.replace(particles, optics_groups=groups, detector_responses=(), **columns)
+    nothing = {"detector_responses": (), "group_scale": None, "norm_factor": None}
+    return dataclasses.replace(particles, optics_groups=groups, **nothing, **columns)
 
 
 def with_state(particles: Particles, lens: Lens) -> Particles:
@@ -117,8 +122,11 @@ def test_the_map_is_the_truth_and_relions_but_not_without_the_effect(tmp_path: P
     if name in COLUMNS:
         label, least, most = COLUMNS[name]
         columns[label] = np.random.default_rng(2).uniform(least, most, COUNT)
-    project = make_project(tmp_path, BOX, columns, effect.lenses)
+    signal = np.random.default_rng(3).uniform(0.4, 1.6, COUNT) if effect.told_of_signal else None
+    project = make_project(tmp_path, BOX, columns, effect.lenses, signal=signal)
     particles = with_state(project.particles(), effect.lenses[0])
+    if effect.told_of_signal is not None:
+        particles = dataclasses.replace(particles, **effect.told_of_signal(signal))
     command = ["relion_reconstruct", "--i", project.table.name, "--o", "relion.mrc", "--ctf", *effect.relion_options]
     simulated.run(tmp_path, *command, "--sym", "C1", "--pad", "2", "--skip_gridding")
     relion = simulated.read_volume(tmp_path / "relion.mrc")
