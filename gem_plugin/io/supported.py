@@ -9,6 +9,7 @@ from gem_plugin.errors import InputError
 from gem_plugin.io.star import StarTable
 
 TOMOGRAPHY_COLUMNS = ("rlnTomoName", "rlnTomoParticleName", "rlnTomoParticleId", "rlnTomoVisibleFrames")
+TOMOGRAPHY_OPTICS = ("rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
 HELIX_COLUMNS = ("rlnHelicalTubeID", "rlnHelicalTrackLength", "rlnHelicalTrackLengthAngst")
 
 
@@ -21,6 +22,7 @@ def refuse_other_kinds(particles: StarTable, optics: StarTable) -> None:
         For tilt series, subtomograms and helices.
     """
     tomography = [column for column in TOMOGRAPHY_COLUMNS if column in particles]
+    tomography += [column for column in TOMOGRAPHY_OPTICS if column in optics]
     if "rlnImageDimensionality" in optics and np.any(optics.numbers("rlnImageDimensionality") != 2):
         tomography.append("rlnImageDimensionality other than 2")
     if tomography:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gem_plugin.errors import InputError
+from gem_plugin.io.particles import read_particles
 from gem_plugin.io.star_text import parse_star
 from gem_plugin.io.tables import ParticleTables, read_particle_tables
 from tests.unit.small_project import Columns, SmallProject, default_optics, default_particles, table_text
@@ -58,6 +59,18 @@ def test_a_table_of_relion_3_0_becomes_two(tmp_path: Path, name: str) -> None:
         np.testing.assert_allclose(particles.numbers(column), expected, atol=2e-6)
     assert list(particles.texts("rlnDefocusU")) == relion30()["rlnDefocusU"]
     assert "2 optics groups, pixel size 1.25 Angstrom; rlnOriginX, rlnOriginY converted" in tables.notes[0]
+
+
+def test_particles_of_relion_3_0_are_those_of_3_1(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path)
+    expected = project.read()
+    columns = relion30() | {"rlnVoltage": [300] * 6}
+    project.table_path.write_text(table_text("", columns))
+    found = read_particles(project.table_path, project_directory=project.root)
+    assert found.optics == expected.optics
+    for name in ("euler_angles_deg", "shifts_in_angstroms", "defocus_v_in_angstroms", "image_in_stack", "half_set"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=2e-6)
+    assert "RELION 3.0 or older" in found.notes[0]
 
 
 def test_beam_tilts_and_pixel_sizes_make_groups_too(tmp_path: Path) -> None:
