@@ -87,7 +87,7 @@ def neighbours_sentence(found: Neighbours, n_particles: int, diameter_in_angstro
     )
     if found.n_same:
         return (
-            f"{count}, and {found.n_same} lie within {SAME_PARTICLE:.0%} of it: they are the same particle picked twice,"
+            f"{count}, and {found.n_same} lie within {SAME_PARTICLE:.0%} of it: these are one particle picked twice,"
             " and both half maps hold its noise; take such copies out before the refinement (relion_star_handler"
             f" --remove_duplicates {SAME_PARTICLE * diameter_in_angstroms:.0f})"
         )

@@ -1,5 +1,6 @@
 """Stacks in TIFF format, one image a page, as RELION reads them: the file's first row is the image's last."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,15 @@ class TiffStack:
         kinds = {np.dtype(page.dtype) for page in self._pages if page.dtype is not None}
         if any(page.dtype is None for page in self._pages) or any(kind.kind not in "iuf" for kind in kinds):
             raise InputError(f"{self.path} does not hold grey values; expected integers or floating-point numbers.")
+        file_bytes = self._file.filehandle.size
         for page in self._pages:
-            if page.nbytes > LARGEST_EXPANSION * max(sum(page.databytecounts), 1):
+            stored_bytes = sum(page.databytecounts)
+            # a chunk is what is decoded at once: a strip or a tile
+            largest = max(page.nbytes, int(np.prod(page.chunks, dtype=np.float64)) * page.dtype.itemsize)
+            if stored_bytes > file_bytes or largest > LARGEST_EXPANSION * max(stored_bytes, 1):
                 raise InputError(
-                    f"{self.path} is a damaged TIFF file: image {page.index + 1} has {page.nbytes} bytes by its header "
-                    f"and {sum(page.databytecounts)} in the file. Make the stack again."
+                    f"{self.path} is a damaged TIFF file: image {page.index + 1} has {largest} bytes, by its header "
+                    f"stored in {stored_bytes}, and the file has {file_bytes}. Make the stack again."
                 )
 
 
@@ -84,6 +89,7 @@ def _open(path: Path) -> Any:
             f"{path} is a TIFF file, and the library that reads them is not installed: install it with "
             "'pip install tifffile', or save the images as .mrcs (relion_image_handler --i x.tif --o x.mrcs)"
         ) from error
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong is said once, by us
     try:
         return tifffile.TiffFile(path)
     except OSError as error:
