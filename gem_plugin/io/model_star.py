@@ -171,6 +171,8 @@ def _ctf_state(root: Path) -> tuple[CtfState, list[str]]:
             return "corrected", [f"The refinement did not correct for the CTF ({path.name}), and this does not either."]
         if general.numbers("rlnCtfDataArePhaseFlipped", default=0.0)[0] != 0:
             return "phase-flipped", [f"The images' phases were flipped, as {path.name} says."]
+        if general.numbers("rlnCtfDataAreCtfPremultiplied", default=0.0)[0] != 0:
+            return "premultiplied", [f"The images were multiplied by their CTF, as {path.name} says."]
     except InputError as error:
         return "plain", [f"{path.name}, beside the particles, cannot be read: {error}"]
     return "plain", []

@@ -124,6 +124,8 @@ def test_the_last_optimiser_tells_the_state_of_the_images(project: SmallProject)
     write_optimiser(project, "run_it002_optimiser.star", DoCorrectCtf=0, CtfDataArePhaseFlipped=0)
     write_optimiser(project, "run_it011_optimiser.star", DoCorrectCtf=1, CtfDataArePhaseFlipped=1)
     assert project.read().optics.ctf_state == "phase-flipped"
+    write_optimiser(project, "run_it012_optimiser.star", DoCorrectCtf=1, CtfDataAreCtfPremultiplied=1)
+    assert project.read().optics.ctf_state == "premultiplied"
     write_optimiser(project, "run_optimiser.star", DoCorrectCtf=0)
     particles = project.read()
     assert particles.optics.ctf_state == "corrected"
