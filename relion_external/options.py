@@ -58,7 +58,10 @@ class JobOptions(ReconstructionConfig):
         Field(alias="o", description="job directory for all results, e.g. External/job012/; made if it is not there"),
     ] = None
     in_parts: Annotated[
-        Path | None, Field(description="particle table of a finished refinement, e.g. Refine3D/job011/run_data.star")
+        Path | None,
+        Field(
+            description="particles of a finished refinement: Refine3D/job011/run_data.star, an optimiser.star, a .cs"
+        ),
     ] = None
     in_3dref: Annotated[
         Path | None, Field(description="map in the particles' frame; checks hand, sign and greyscale, nothing else")

@@ -1,12 +1,16 @@
 """Damaged files are read or refused with a sentence: some of benchmarks/fuzz.py's."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.fuzz import DAMAGES, READERS, Tally, fuzz, read_all, write_seeds
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from fuzz import DAMAGES, READERS, Tally, fuzz, read_all
+from fuzz_files import write_seeds
 
 
 @pytest.mark.parametrize("seed", [11, 12])
