@@ -102,7 +102,5 @@ def judge_contrast(contrast: Contrast, invert_contrast: bool | None) -> str:
     found = f"the particles are darker than what surrounds them ({figures} in the map without Gaussians)"
     if invert_contrast is False:
         return f"{found}, where RELION wants white ones: they are used as they are, as --invert_contrast no asks"
-    raise InputError(
-        f"{found}, where RELION wants white ones: {remedy}; if they are right as they are, give --invert_contrast"
-        f" {'yes' if invert_contrast else 'no'}"
-    )
+    insist = "" if invert_contrast else "; if they are right as they are, give --invert_contrast no"
+    raise InputError(f"{found}, where RELION wants white ones: {remedy}{insist}")

@@ -93,7 +93,7 @@ def test_a_sphere_that_cuts_a_white_particle_is_not_called_black() -> None:
 def test_the_option_decides_what_is_said() -> None:
     black, white = Contrast(-1.5, -0.6), Contrast(1.5, 0.6)
     assert all(judge_contrast(white, option) == "" for option in (None, True, False))
-    with pytest.raises(InputError, match="leave --invert_contrast out"):
+    with pytest.raises(InputError, match=r"leave --invert_contrast out: the particles are white without it$"):
         judge_contrast(black, True)
     assert "--invert_contrast no" in judge_contrast(black, False)
     assert "may be black" in judge_contrast(Contrast(-1.5, 0.3), None)
