@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gem_plugin.io.particles import Particles
 from gem_plugin.aberrations import electron_wavelength_in_angstroms
+from gem_plugin.io.particles import Particles
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,7 @@
 """Fixtures of the job tests: a project directory to run in, and the job as RELION would start it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
     return run_job
 
 
+def _listen_to_interrupts() -> None:
+    """Tests that a script runs in its background are deaf to SIGINT, and so would be what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start the job with the stand-in as a process of its own."""
@@ -80,6 +86,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
                 "GEM_FAKE": behaviour,
             },
             stdin=subprocess.DEVNULL,
+            preexec_fn=_listen_to_interrupts,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
