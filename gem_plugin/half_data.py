@@ -23,7 +23,7 @@ from gem_plugin.symmetry_check import symmetry_sentence
 Map = NDArray[np.floating[Any]]
 
 POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
-GREYSCALE_ROUNDS = 3  # of images of several pixel or box sizes; the factors are then fixed to a thousandth
+GREYSCALE_ROUNDS = 3  # of images of several kinds; the factors are then fixed to a thousandth
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,9 @@ def _on_one_greyscale(
         factors = np.where(found > 0, found / found[own], 1.0) if found[own] > 0 else np.ones(len(wholes))
     if len(wholes) > 1:
         words = ", ".join(f"{factor:.3f}" for factor in factors)
-        run.monitor.note(f"{name}: images of {len(wholes)} pixel or box sizes, of greyscales {words} beside the map's")
+        run.monitor.note(
+            f"{name}: images of {len(wholes)} kinds (pixel, box, CTF), of greyscales {words} beside the map's"
+        )
     parts = [sum_of([one.scaled(f) for one, f in zip(of_kinds, factors, strict=True)]) for of_kinds in sums]
     return (parts[0], parts[1]), factors[kinds]
 

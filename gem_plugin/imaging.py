@@ -33,13 +33,16 @@ def _plane_of(box_size_px: int, map_cycles: float, plane: HalfPlane) -> HalfPlan
 
 
 def image_kinds(particles: Particles) -> NDArray[np.int64]:
-    """Which optics groups have the same box and pixel size: a number for each group, [groups].
+    """Which optics groups have the same box, pixel size and CTF treatment: a number for each group, [groups].
 
     Images of one kind are normalised alike; between kinds the greyscale differs.
     """
-    sizes = [(group.box_size_px, round(group.pixel_size_in_angstroms, 6)) for group in particles.optics_groups]
-    distinct = list(dict.fromkeys(sizes))
-    return np.array([distinct.index(size) for size in sizes], dtype=np.int64)
+    kinds = [
+        (group.box_size_px, round(group.pixel_size_in_angstroms, 6), group.ctf_state)
+        for group in particles.optics_groups
+    ]
+    distinct = list(dict.fromkeys(kinds))
+    return np.array([distinct.index(kind) for kind in kinds], dtype=np.int64)
 
 
 def slice_matrices(

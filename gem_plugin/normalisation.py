@@ -45,7 +45,9 @@ def find_repair(
             )
             members = np.flatnonzero(particles.group_of_particle == group)
             sample = members[generator.permutation(len(members))[:SAMPLE_SIZE]]
-            words = _what_is_off(particles, reader, sample, weight) if weight.mean() > LEAST_BACKGROUND else ""
+            # the background of images that were treated by their CTF has its own standard deviation
+            is_judged = weight.mean() > LEAST_BACKGROUND and optics.ctf_state in ("plain", "phase-flipped")
+            words = _what_is_off(particles, reader, sample, weight) if is_judged else ""
             backgrounds.append(weight if words else None)
             if words:
                 off.append(f"{words} in optics group {optics.name}" if len(particles.optics_groups) > 1 else words)

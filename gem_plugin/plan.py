@@ -62,6 +62,11 @@ def frequencies_used(plane: HalfPlane, pixel_size_in_angstroms: float) -> str:
     return f"frequencies of the images up to {finest:.2f} Angstrom"
 
 
+def _made_even(particles: Particles) -> str:
+    own = particles.optics_group_of_the_map.box_size_px
+    return f"; the images' box of {own} px is odd, and the map's is the next even one" if own % 2 else ""
+
+
 def _averaging_bytes(box_size_px: int, symmetry: str) -> float:
     """Memory of averaging t over a group: its series, finufft's finer grid, and the points that are read."""
     if len(cosets(point_group(symmetry).operators)[1]) == 1:
@@ -109,7 +114,7 @@ def make_plan(
             f"particles: {int((particles.half_set == 1).sum())} in half 1, {int((particles.half_set == 2).sum())} in"
             f" half 2, from {len(particles.stack_paths)} image stack(s)",
             f"box: {n} px of {pixel:g} Angstrom; {frequencies_used(plane, pixel)};"
-            f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across",
+            f" particle sphere {2 * radius_px * pixel:.0f} Angstrom across{_made_even(particles)}",
             f"Gaussians: {config.n_gaussians or 'chosen from the data'};"
             f" steps: {config.steps or 'chosen from the data'}; fitted to {FITTED_TO[config.fit]};"
             f" threads: {n_threads}",

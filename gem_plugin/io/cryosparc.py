@@ -202,6 +202,8 @@ def _image_names(path: Path, fields: Fields) -> list[str]:
         raise InputError(f"{path}: blob/path is {bad!r} somewhere; expected the name of a stack.")
     folder = _project_directory(path, stacks[0])
     absolute = [os.path.abspath(folder / name) for name in stacks]
+    # RELION takes a .mrc file for a map unless its name says that it is a stack
+    absolute = [f"{name}:mrcs" if name.endswith(".mrc") else name for name in absolute]
     numbers = fields["blob/idx"].astype(np.int64) + 1
     return [f"{number:06d}@{absolute[code]}" for number, code in zip(numbers, codes, strict=True)]
 

@@ -119,7 +119,7 @@ def read_particles(
     optics_groups = record.optics_groups(read_optics_groups(table, rows, group_of_particle, boxes_px))
     return Particles(
         table=table.frame.reset_index(drop=True),
-        optics_table=optics.frame,
+        optics_table=_with_image_sizes(optics, rows, boxes_px),
         optics_groups=optics_groups,
         group_of_particle=group_of_particle,
         euler_angles_deg=_euler_angles_deg(table),
@@ -159,6 +159,21 @@ def write_particles(particles: Particles, path: Path, results: Mapping[str, NDAr
     """
     columns = {label: [f"{value:.4f}" for value in values] for label, values in (results or {}).items()}
     write_tables(path, {"optics": particles.optics_table, "particles": particles.table.assign(**columns)})
+
+
+def _with_image_sizes(optics: StarTable, rows: StarTable, boxes_px: NDArray[np.int64]) -> pd.DataFrame:
+    """data_optics with the columns without which RELION does not take it, as `relion_convert_star` fills them.
+
+    Groups that no particle uses get the first used one's box.
+    """
+    frame = optics.frame
+    if "rlnImageSize" not in optics:
+        sizes = pd.Series(int(boxes_px[0]), index=frame.index)
+        sizes[rows.frame.index] = boxes_px
+        frame = frame.assign(rlnImageSize=sizes.astype(str))
+    if "rlnImageDimensionality" not in optics:
+        frame = frame.assign(rlnImageDimensionality="2")
+    return frame
 
 
 def _select_class(table: StarTable, class_number: int) -> StarTable:

@@ -64,7 +64,7 @@ def test_two_kinds_of_images_make_one_map(truth: np.ndarray, capfd: pytest.Captu
     assert main(["--o", "External/job010/", "--in_parts", "Refine3D/job005/run_data.star", *SMALL]) == 0
     said = capfd.readouterr()
     assert not said.err
-    assert "Half 1: images of 2 pixel or box sizes, of greyscales 1.000, " in said.out
+    assert "Half 1: images of 2 kinds (pixel, box, CTF), of greyscales 1.000, " in said.out
     greyscale = float(said.out.split("of greyscales 1.000, ")[1].split()[0])
     assert greyscale == pytest.approx(2, rel=0.1)
     volume = read_map(Path("External/job010/run_class001.mrc"))

@@ -127,8 +127,8 @@ def test_every_field_lands_in_its_column(project: CsProject) -> None:
     np.testing.assert_array_equal(particles.numbers("rlnCtfScalefactor"), 1)
     np.testing.assert_array_equal(particles.numbers("rlnOpticsGroup"), [1, 1, 1, 2, 2, 2])
     assert list(particles.texts("rlnImageName"))[:2] == [
-        f"000003@{project.root}/J3/extract/a.mrc",
-        f"000001@{project.root}/J3/extract/b.mrc",
+        f"000003@{project.root}/J3/extract/a.mrc:mrcs",
+        f"000001@{project.root}/J3/extract/b.mrc:mrcs",
     ]
     assert set(particles.texts("rlnMicrographName")) == {"J2/motioncorrected/m.mrc"}
     np.testing.assert_allclose(particles.numbers("rlnCoordinateX"), 2500)

@@ -74,6 +74,16 @@ def test_each_half_set_takes_its_own_model(project: SmallProject) -> None:
     np.testing.assert_allclose(particles.norm_factor, 0.8 / np.array(NORMS) * np.where(in_second, 2, 1))
 
 
+def test_a_model_that_shares_no_name_with_the_particles_is_left_alone(project: SmallProject) -> None:
+    """Its groups have the right numbers, but they are other micrographs."""
+    write_model(project)
+    path = project.root / "run_model.star"
+    path.write_text(path.read_text().replace("mic1.mrc", "other1.mrc").replace("mic2.mrc", "other2.mrc"))
+    particles = project.read()
+    assert particles.group_scale is None
+    assert any("calls the group other1.mrc that" in note for note in particles.notes)
+
+
 def test_without_a_model_nothing_is_scaled(project: SmallProject) -> None:
     particles = project.read()
     assert particles.group_scale is None

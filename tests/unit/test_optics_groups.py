@@ -157,6 +157,9 @@ def test_kinds_are_box_and_pixel_size(data: tuple[Particles, Phantom]) -> None:
     third = dataclasses.replace(FIRST, name="third", beam_tilt_mrad=(0.1, 0.0))
     three = dataclasses.replace(particles, optics_groups=(*particles.optics_groups, third))
     np.testing.assert_array_equal(image_kinds(three), [0, 1, 0])
+    treated = dataclasses.replace(FIRST, ctf_state="premultiplied")
+    four = dataclasses.replace(particles, optics_groups=(*three.optics_groups, treated))
+    np.testing.assert_array_equal(image_kinds(four), [0, 1, 0, 2])
 
 
 def test_no_point_lies_beyond_the_maps_last(data: tuple[Particles, Phantom], run: Run) -> None:

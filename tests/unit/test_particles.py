@@ -249,3 +249,14 @@ def test_an_unwritable_place_is_an_output_error_and_keeps_the_old_file(project: 
     with pytest.raises(OutputError, match=r"file/x\.star cannot be written"):
         write_particles(particles, project.root / "file" / "x.star")
     assert (project.root / "file").read_text() == "precious"
+
+
+def test_the_written_optics_have_what_relion_asks_for(tmp_path: Path) -> None:
+    """Without rlnImageSize and rlnImageDimensionality RELION's programs refuse a table."""
+    project = SmallProject(tmp_path)
+    for column in ("rlnImageSize", "rlnImageDimensionality"):
+        project.optics.pop(column, None)
+    particles = project.read()
+    optics = particles.optics_table
+    assert list(optics["rlnImageSize"].astype(int)) == [particles.optics.box_size_px] * len(optics)
+    assert list(optics["rlnImageDimensionality"].astype(int)) == [2] * len(optics)
