@@ -26,8 +26,8 @@ def read_half_sets(table: StarTable, seed: int) -> tuple[NDArray[np.int8], bool]
         if not np.any(half_set == number):
             raise InputError(
                 f"{table.path} has no particle in half set {number} ({HALF_SET_COLUMN} {number}) among the "
-                f"{len(table)} particles used; both halves are needed. Look at the selection (--class, --max_particles), "
-                "or give the run_data.star of a Refine3D job."
+                f"{len(table)} particles used; both halves are needed. Look at --class and --max_particles, "
+                "or give another table."
             )
     return half_set, is_refined
 
