@@ -27,14 +27,12 @@ class FourierBatch:
     indices: NDArray[np.int64]  # [m] rows of the particle table
     plane: conventions.HalfPlane
     group: int  # of Particles.optics_groups
-    slices: NDArray[
-        np.float64
-    ]  # [m, 3, 3] from the map to the image: k3 = S^T (kx, ky, 0); a rotation in the plain case
+    slices: NDArray[np.float64]  # [m, 3, 3] S, from the map to the image: k3 = S^T (kx, ky, 0); mostly a rotation
     observed: NDArray[np.complex64]  # [m, points] transforms, particle at the centre
     ctf: NDArray[np.float32]  # [m, points] what the map's slice is multiplied by in the image
     adjoint: NDArray[
         np.float32
-    ]  # [m, points] what the image is multiplied by in b; the same but for premultiplied ones
+    ]  # [m, points] what the image is multiplied by in b: the same array unless premultiplied
     digests: NDArray[np.uint64]  # [m] of the images' pixels: equal images have equal digests
 
     def plain(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
+from gem_plugin.imaging import image_kinds
 from gem_plugin.io.particles import Particles
 from gem_plugin.normal_equations import data_band, kernel_box
 from gem_plugin.render import choose_render_box
@@ -97,8 +98,9 @@ def make_plan(
     modes = reach, box, 2 * kernel_box(data_band(plane, box), box)
     grids = sum(4.0 * parts * np.prod(grid.shape) for parts, grid in zip((2, 1), slice_grids(*modes), strict=True))
     doubled = 4.0 * (2 * box) ** 3
-    # the grids, and one of them as it is transformed; T's spectra of both quarter sets
-    spectra = 2 * 8.0 * (2 * reach) ** 3 / 2
+    # the grids, and one of them as it is transformed; b and T's spectrum of both quarter sets, for each kind of images
+    n_kinds = int(image_kinds(particles).max()) + 1
+    spectra = n_kinds * 2 * 4.0 * ((4 * reach) ** 2 * 2 * reach + float(box) ** 3)
     memory = FIXED_BYTES + max(2 * grids, grids + doubled, _averaging_bytes(n, config.sym)) + spectra
     steps = 2 * config.steps if config.steps else STEPS_EXPECTED
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)

@@ -207,11 +207,4 @@ def _euler_angles_deg(table: StarTable) -> NDArray[np.float64]:
 
 def _shifts_in_angstroms(table: StarTable) -> NDArray[np.float64]:
     columns = ("rlnOriginXAngst", "rlnOriginYAngst")
-    for column in columns:
-        in_pixels = column.removesuffix("Angst")
-        if column not in table and in_pixels in table:
-            raise InputError(
-                f"{table.path} gives shifts in pixels ({in_pixels}), as RELION 3.0 did; expected {column}. "
-                f"Convert the table with: relion_convert_star --i {table.path} --o converted.star"
-            )
     return np.stack([table.numbers(column, default=0.0) for column in columns], axis=1)

@@ -18,7 +18,7 @@ from gem_plugin.model_free import solve_model_free
 from gem_plugin.normal_equations import Accumulator
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 from tests.interop import simulated
-from tests.job.project import star_loop, write_mrc
+from tests.job.project import pose_columns, star_loop, write_mrc
 
 pytestmark = pytest.mark.relion
 
@@ -44,18 +44,10 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, NDArr
         values = {
             "rlnImageName": [f"{i + 1:06d}@group{number}.mrcs" for i in range(COUNT)],
             "rlnOpticsGroup": [str(number)] * COUNT,
-            "rlnAngleRot": particles.euler_angles_deg[:, 0],
-            "rlnAngleTilt": particles.euler_angles_deg[:, 1],
-            "rlnAnglePsi": particles.euler_angles_deg[:, 2],
-            "rlnOriginXAngst": particles.shifts_in_angstroms[:, 0],
-            "rlnOriginYAngst": particles.shifts_in_angstroms[:, 1],
-            "rlnDefocusU": particles.defocus_u_in_angstroms,
-            "rlnDefocusV": particles.defocus_v_in_angstroms,
-            "rlnDefocusAngle": particles.defocus_angle_deg,
-            "rlnRandomSubset": particles.half_set,
+            **pose_columns(particles),
         }
         for name, column in values.items():
-            columns.setdefault(name, []).extend(str(value) for value in column)
+            columns.setdefault(name, []).extend(column)
     optics = {
         "rlnOpticsGroupName": ["first", "second"],
         "rlnOpticsGroup": ["1", "2"],

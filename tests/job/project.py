@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.particles import Particles
 from gem_plugin.phantom import make_phantom, random_particles, simulate_images
 
 PIXEL_SIZE_IN_ANGSTROMS = 2.0
@@ -75,21 +76,29 @@ def make_project(
     particles = random_particles(n_particles, optics, seed)
     simulated = simulate_images(make_phantom(box_size_px), particles, snr=snr, seed=seed)
     stack = "Extract/job003/particles.mrcs"
-    angles, shifts = particles.euler_angles_deg, particles.shifts_in_angstroms
     columns = {
         "rlnImageName": [f"{i + 1:06d}@{stack}" for i in range(n_particles)],
         "rlnMicrographName": [f"MotionCorr/job002/mic{i // 20:03d}.mrc" for i in range(n_particles)],
         "rlnOpticsGroup": ["1"] * n_particles,
-        "rlnAngleRot": [f"{value:.6f}" for value in angles[:, 0]],
-        "rlnAngleTilt": [f"{value:.6f}" for value in angles[:, 1]],
-        "rlnAnglePsi": [f"{value:.6f}" for value in angles[:, 2]],
-        "rlnOriginXAngst": [f"{value:.6f}" for value in shifts[:, 0]],
-        "rlnOriginYAngst": [f"{value:.6f}" for value in shifts[:, 1]],
-        "rlnDefocusU": [f"{value:.4f}" for value in particles.defocus_u_in_angstroms],
-        "rlnDefocusV": [f"{value:.4f}" for value in particles.defocus_v_in_angstroms],
-        "rlnDefocusAngle": [f"{value:.4f}" for value in particles.defocus_angle_deg],
-        "rlnRandomSubset": [str(value) for value in particles.half_set],
+        **pose_columns(particles),
         "rlnBeamSizeKept": [f"kept{i}" for i in range(n_particles)],
     }
     own_optics = {name: list(values) for name, values in OPTICS.items()} | {"rlnImageSize": [str(box_size_px)]}
     return Project(directory, simulated.images, simulated.truth, own_optics, columns)
+
+
+def pose_columns(particles: Particles) -> dict[str, list[str]]:
+    """Poses, defoci and half sets of particles, as columns of their table."""
+    angles, shifts = particles.euler_angles_deg, particles.shifts_in_angstroms
+    numbers = {
+        "rlnAngleRot": angles[:, 0],
+        "rlnAngleTilt": angles[:, 1],
+        "rlnAnglePsi": angles[:, 2],
+        "rlnOriginXAngst": shifts[:, 0],
+        "rlnOriginYAngst": shifts[:, 1],
+        "rlnDefocusU": particles.defocus_u_in_angstroms,
+        "rlnDefocusV": particles.defocus_v_in_angstroms,
+        "rlnDefocusAngle": particles.defocus_angle_deg,
+    }
+    columns = {name: [f"{value:.6f}" for value in values] for name, values in numbers.items()}
+    return columns | {"rlnRandomSubset": [str(value) for value in particles.half_set]}

@@ -11,7 +11,7 @@ from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.star import read_tables
 from gem_plugin.phantom import Phantom, density, make_phantom, random_particles, simulate_images
 from relion_external.job import main
-from tests.job.project import make_project, star_loop, write_mrc
+from tests.job.project import make_project, pose_columns, star_loop, write_mrc
 
 COUNT = 80  # particles of the first group; the second has half as many
 SECOND = OpticsGroup("second", 1.6, 40, 200.0, 1.4, 0.07)
@@ -33,20 +33,9 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
         "rlnImageName": [f"{i + 1:06d}@{STACK}" for i in range(COUNT // 2)],
         "rlnMicrographName": ["MotionCorr/job002/mic900.mrc"] * (COUNT // 2),
         "rlnOpticsGroup": ["2"] * (COUNT // 2),
-        "rlnRandomSubset": [str(value) for value in particles.half_set],
+        **pose_columns(particles),
         "rlnBeamSizeKept": [f"finer{i}" for i in range(COUNT // 2)],
     }
-    numbers = {
-        "rlnAngleRot": particles.euler_angles_deg[:, 0],
-        "rlnAngleTilt": particles.euler_angles_deg[:, 1],
-        "rlnAnglePsi": particles.euler_angles_deg[:, 2],
-        "rlnOriginXAngst": particles.shifts_in_angstroms[:, 0],
-        "rlnOriginYAngst": particles.shifts_in_angstroms[:, 1],
-        "rlnDefocusU": particles.defocus_u_in_angstroms,
-        "rlnDefocusV": particles.defocus_v_in_angstroms,
-        "rlnDefocusAngle": particles.defocus_angle_deg,
-    }
-    columns |= {name: [f"{value:.6f}" for value in values] for name, values in numbers.items()}
     for name, values in project.particles.items():
         values.extend(columns[name])
     second = ("second", "2", "200.0", "1.4", "0.07", "1.6", "2", "40")

@@ -43,6 +43,15 @@ def test_more_takes_more() -> None:
     assert of(count=100_000, fit="images").seconds > 2 * of(count=100_000).seconds
 
 
+def test_each_kind_of_images_takes_its_own_arrays() -> None:
+    one = particles(256)
+    finer = dataclasses.replace(one.optics_groups[0], pixel_size_in_angstroms=1.9)
+    groups = (np.arange(len(one)) % 3 == 0).astype(np.int32)
+    two = dataclasses.replace(one, optics_groups=(*one.optics_groups, finer), group_of_particle=groups)
+    memory = [plan(some, ReconstructionConfig(), n_threads=2).memory_bytes for some in (one, two)]
+    assert memory[1] > 1.2 * memory[0]
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
