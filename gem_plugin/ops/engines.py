@@ -1,5 +1,7 @@
 """Which engine runs: the name that a user gave -> the engine that is used, and why."""
 
+import torch
+
 from gem_plugin.errors import OptionError
 
 
@@ -22,3 +24,13 @@ def resolve_engine(name: str) -> tuple[str, str]:
     if name == "reference":
         return "reference", "the slow float64 reference, as asked"
     raise OptionError(f"there is no engine '{name}': expected auto, cpu or reference")
+
+
+def device_of(engine: str) -> torch.device:
+    """Where an engine's tensors live: "cuda" and "cuda:1" are devices of torch, all others the CPU."""
+    return torch.device(engine if engine.split(":")[0] == "cuda" else "cpu")
+
+
+def uses_cuda_kernels(engine: str) -> bool:
+    """Whether an engine runs the kernels of the `cuda` folder."""
+    return engine.split(":")[0] == "cuda"
