@@ -58,7 +58,7 @@ def launcher_for(device: torch.device) -> Launcher:
         If nobody does.
     """
     if device.type == "cuda" and "cuda" not in _LAUNCHERS:
-        from gem_plugin.ops import cupy_cuda  # noqa: PLC0415  CuPy is imported where a GPU is used, and nowhere else
+        from gem_plugin.ops import cupy_cuda  # CuPy is imported where a GPU is used, and nowhere else
 
         register_launcher("cuda", cupy_cuda.CupyLauncher)
     make = _LAUNCHERS.get(device.type)
