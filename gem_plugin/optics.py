@@ -21,7 +21,8 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
 
     With k in 1/Angstrom, gamma = -pi lambda Df(k) |k|^2 + pi/2 Cs lambda^3 |k|^4 - phase shift - asin(Q0) + even
     Zernike terms, CTF = scale exp(-B |k|^2 / 4) (-sin gamma); underfocus positive, +Q0 at k = 0 (RELION, src/ctf.cpp
-    and src/ctf.h). The astigmatic defocus Df |k|^2 = (U+V)/2 |k|^2 + (U-V)/2 ((kx^2-ky^2) cos 2a + 2 kx ky sin 2a), so
+    and src/ctf.h), or 1 instead of -sin gamma up to the first peak, where |gamma| < pi/2, if the refinement ignored it
+    there. The astigmatic defocus Df |k|^2 = (U+V)/2 |k|^2 + (U-V)/2 ((kx^2-ky^2) cos 2a + 2 kx ky sin 2a), so
     gamma is linear in a few numbers a particle and one matrix product gives it for all.
 
     Returns
@@ -51,6 +52,8 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
     of_lens = np.pi / 2 * optics.spherical_aberration_mm * 1e7 * wavelength**3 * k2**2
     gamma += of_lens + symmetric_phase(optics, kx, ky)
     ctf = -np.sin(gamma)
+    if optics.ctf_is_intact_to_first_peak:
+        ctf[np.abs(gamma) < np.pi / 2] = 1
     scale, bfactor = particles.ctf_scale[indices], particles.ctf_bfactor_in_angstroms2[indices]
     if np.any(bfactor != 0):
         ctf *= np.exp(-np.outer(bfactor, k2) / 4)

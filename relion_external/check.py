@@ -24,8 +24,8 @@ def check(options: JobOptions) -> list[str]:
         As the run itself would at its start.
     """
     options, note = within_processors(options)
-    options, told = resolve_optimiser(options)
-    inputs = read_inputs(options)
+    options, refinement_files, told = resolve_optimiser(options)
+    inputs = read_inputs(options, refinement_files)
     planned = _plan(options, inputs)
     lines = [note, *told] if note else told
     lines += [

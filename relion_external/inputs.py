@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gem_plugin.errors import InputError
 from gem_plugin.io.maps import read_map
 from gem_plugin.io.particles import Particles, read_particles
+from gem_plugin.io.refinement_files import RefinementFiles
 from relion_external.options import JobOptions
 
 # A pixel size that is off by this much moves the edge of a 200 px box by half a pixel.
@@ -25,10 +26,14 @@ class Inputs:
     reference: NDArray[np.float32] | None  # [z, y, x]
 
 
-def read_inputs(options: JobOptions) -> Inputs:
+def read_inputs(options: JobOptions, refinement_files: RefinementFiles | None = None) -> Inputs:
     """Read the particle table, the mask and the reference.
 
     Image names in the table are relative to the project directory, which is the current directory.
+
+    Parameters
+    ----------
+    refinement_files : what an optimiser.star names; None for the files beside the table
 
     Raises
     ------
@@ -40,6 +45,7 @@ def read_inputs(options: JobOptions) -> Inputs:
         class_number=options.class_number,
         max_particles=options.max_particles,
         project_directory=Path("."),
+        refinement_files=refinement_files,
     )
     return Inputs(
         particles=particles,

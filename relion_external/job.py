@@ -171,11 +171,11 @@ def _run(
     from relion_external.optimiser import resolve_optimiser
 
     with contextlib.closing(monitor), partial_results(folder):
-        options, told = resolve_optimiser(options)
+        options, refinement_files, told = resolve_optimiser(options)
         for line in told:
             monitor.note(line)
         _require_safe_directory(options)
-        inputs = read_inputs(options)
+        inputs = read_inputs(options, refinement_files)
         for line in look_ahead(options, inputs):
             monitor.note(line)
         reconstruction = reconstruct(

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gem_plugin.errors import InputError
+from gem_plugin.io.refinement_files import RefinementFiles, files_beside
 from gem_plugin.io.star import read_tables
 from relion_external.options import JobOptions
 
@@ -19,7 +20,7 @@ class Refinement:
     """What an optimiser.star tells. Paths are as in the file: relative to the project directory."""
 
     table: Path
-    models: tuple[Path, ...]  # one, or one of each half set
+    files: RefinementFiles  # the optimiser.star itself, and its model files
     mask: Path | None
     symmetry: str | None  # None: told nowhere
     notes: tuple[str, ...]
@@ -30,13 +31,14 @@ def is_optimiser(path: Path) -> bool:
     return path.name.endswith("optimiser.star")
 
 
-def resolve_optimiser(options: JobOptions) -> tuple[JobOptions, list[str]]:
+def resolve_optimiser(options: JobOptions) -> tuple[JobOptions, RefinementFiles | None, list[str]]:
     """Replace an optimiser.star by what it tells; what the user gave himself stays.
 
     Returns
     -------
-    options, notes
-        Options with the particle table, and a sentence for all that was taken.
+    options, files, notes
+        Options with the particle table; the refinement's model and optimiser files, None where no optimiser.star is
+        given; and a sentence for all that was taken.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def resolve_optimiser(options: JobOptions) -> tuple[JobOptions, list[str]]:
     """
     path = options.in_parts
     if path is None or not is_optimiser(path):
-        return options, []
+        return options, None, []
     refinement = read_optimiser(path)
     update: dict[str, object] = {"in_parts": refinement.table}
     told = [f"--in_parts {refinement.table}", *refinement.notes]
@@ -68,7 +70,7 @@ def resolve_optimiser(options: JobOptions) -> tuple[JobOptions, list[str]]:
     notes = [f"From {path}: {', '.join(told)}."]
     if kept:
         notes.append(f"As given: {', '.join(kept)}.")
-    return options.model_copy(update=update), notes
+    return options.model_copy(update=update), refinement.files, notes
 
 
 def read_optimiser(path: Path) -> Refinement:
@@ -99,40 +101,42 @@ def read_optimiser(path: Path) -> Refinement:
             )
         notes.append(f"as {table} is not there")
         table = last
-    models = tuple(
+    named = tuple(
         Path(values[label])
         for label in ("rlnModelStarFile", "rlnModelStarFile2")
         if values.get(label, "None") not in _NO_FILE
     )
+    models, told = _models(named, table)
+    notes.append(told)
     mask = values.get("rlnSolventMaskName", "None")
     return Refinement(
         table=table,
-        models=models,
+        files=RefinementFiles(models, path),
         mask=None if mask in _NO_FILE else Path(mask),
         symmetry=_symmetry(path, values, models),
         notes=tuple(notes),
     )
 
 
+def _models(named: tuple[Path, ...], table: Path) -> tuple[tuple[Path, ...], str]:
+    """The model files to read, and what to say of them: those named, else those that lie beside the particles."""
+    missing = [model for model in named if not model.is_file()]
+    if named and not missing:
+        return named, f"model {' and '.join(map(str, named))}"
+    beside = files_beside(table).models
+    why = f"not its model {missing[0]}, which is not there" if missing else "no model, which it does not name"
+    if beside:
+        return beside, f"{why}, but {' and '.join(map(str, beside))}"
+    return (), f"{why} (scales of groups and norm corrections are taken as 1)"
+
+
 def _refuse_other_refinements(path: Path, values: dict[str, str]) -> None:
-    """Refuse what the particle table alone does not tell, and the map would depend on."""
-    for label, usual, what, way_out in (
-        ("rlnDoHelicalRefine", "0", "helices, which are not supported", "Give single particles"),
-        (
-            "rlnDoCorrectCtf",
-            "1",
-            "images without a transfer function",
-            "Say so in data_optics of its particle table, with rlnCtfDataAreCtfCorrected 1, and give that table",
-        ),
-        (
-            "rlnCtfDataArePhaseFlipped",
-            "0",
-            "images with flipped phases",
-            "Say so in data_optics of its particle table, with rlnCtfDataArePhaseFlipped 1, and give that table",
-        ),
-    ):
-        if label in values and values[label] != usual:
-            raise InputError(f"{path} is of a refinement of {what} ({label} is {values[label]}). {way_out}.")
+    """Refuse what the particle table alone does not tell, and cannot be done here."""
+    if values.get("rlnDoHelicalRefine", "0") != "0":
+        raise InputError(
+            f"{path} is of a refinement of helices (rlnDoHelicalRefine is {values['rlnDoHelicalRefine']}), which are "
+            "not supported. Give single particles."
+        )
 
 
 def _known_symmetry(path: Path, name: str) -> str:

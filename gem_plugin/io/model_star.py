@@ -1,25 +1,24 @@
-"""What a refinement wrote beside its particle table: each group's scale, the norm correction, how it took the CTFs.
+"""What a refinement tells of its particles beyond their table: each group's scale, the norm correction, the CTFs.
 
 RELION multiplies an image by rlnNormCorrectionAverage / rlnNormCorrection and the reference by the image's group's
 rlnGroupScaleCorrection (src/ml_optimiser.cpp).
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
-from gem_plugin.io.optics_table import CtfState, OpticsGroup
+from gem_plugin.io.optics_table import OpticsGroup
+from gem_plugin.io.refinement_files import CtfTreatment, RefinementFiles, files_beside, read_ctf_treatment
 from gem_plugin.io.star import StarTable, read_tables
 
 Floats = NDArray[np.float64]
 
 LARGEST_FACTOR = 100.0  # of a scale or norm correction, either way: what lies beyond is no correction
-_DATA_NAME = re.compile(r"(?P<root>.*)_data\.star$")
-_ITERATION = re.compile(r"_it\d+$")
 _JOB_PREFIX = re.compile(r"^[^/]+/job\d+/")  # of a micrograph's name, which group names lack
 
 
@@ -29,60 +28,70 @@ class RefinementRecord:
 
     group_scale: Floats | None = None  # [n] of the signal in each image; None: not known
     norm_factor: Floats | None = None  # [n] what each image is multiplied by
-    ctf_state: CtfState = "plain"  # of the images of groups that say nothing of it
+    ctf: CtfTreatment = field(default_factory=CtfTreatment)  # of the images of groups that say nothing of it
     notes: tuple[str, ...] = ()  # sentences for the user
 
     def optics_groups(self, groups: tuple[OpticsGroup, ...]) -> tuple[OpticsGroup, ...]:
         """The groups with the CTF state of the refinement, where they have none of their own."""
+        stated = [replace(group, ctf_state=self.ctf.state) if group.ctf_state == "plain" else group for group in groups]
+        if not self.ctf.is_intact_to_first_peak:
+            return tuple(stated)
         return tuple(
-            replace(group, ctf_state=self.ctf_state) if group.ctf_state == "plain" else group for group in groups
+            replace(group, ctf_is_intact_to_first_peak=group.ctf_state in ("plain", "phase-flipped"))
+            for group in stated
         )
 
 
-def read_refinement_record(table: StarTable, half_set: NDArray[np.int8]) -> RefinementRecord:
-    """Read the model and optimiser files that lie beside a particle table, if they do and are those of its refinement.
-
-    Beside run_data.star these are run_model.star and the last run_it###_optimiser.star, or run_optimiser.star; beside
-    run_it012_data.star, run_it012_model.star, or that of each half set, and run_it012_optimiser.star.
+def read_refinement_record(
+    table: StarTable, half_set: NDArray[np.int8], files: RefinementFiles | None = None
+) -> RefinementRecord:
+    """Read the model and optimiser files of a particle table's refinement, if they are there and of these particles.
 
     Parameters
     ----------
     table : data_particles
     half_set : [n] 1 or 2
+    files : None for those beside the table, by its name
     """
-    match = _DATA_NAME.match(table.path.name)
-    if match is None:
-        return RefinementRecord()
-    root = table.path.with_name(match["root"])
-    models = _models(root)
-    scale, norm, notes = None, None, []
-    if models:
-        names = " and ".join(model.name for model in models)
+    files = files_beside(table.path) if files is None else files
+    scale, norm, notes = None, None, [files.note] if files.note else []
+    if files.models:
+        names = _names(table, files.models)
         try:
-            of_halves = [_scale_and_norm(table, model) for model in models]
+            of_halves = [_scale_and_norm(table, model) for model in files.models]
         except InputError as error:
-            notes.append(f"{names}, beside the particles, is left alone, with its scale and norm corrections: {error}")
+            notes.append(f"{names} is left alone, with its scale and norm corrections: {error}")
         else:
-            chosen = (half_set.astype(np.int64) - 1) * (len(models) == 2)
+            chosen = (half_set.astype(np.int64) - 1) * (len(files.models) == 2)
             scale = _unless_all_one(_of_each_half([scale for scale, _ in of_halves], chosen))
             norm = _unless_all_one(_of_each_half([norm for _, norm in of_halves], chosen))
             taken = [
-                f"{what} from {values.min():.3f} to {values.max():.3f}"
+                f"{what} from {values.min():.3f} to {values.max():.3f}" if values is not None else f"{what} of 1"
                 for what, values in (("scales of the groups", scale), ("norm corrections of the images", norm))
-                if values is not None
             ]
-            if taken:
-                notes.append(f"From {names}, beside the particles: {', and '.join(taken)}.")
-    state, told = _ctf_state(root)
-    return RefinementRecord(scale, norm, state, (*notes, *told))
+            notes.append(f"From {names}: {', '.join(taken)}.")
+    elif not files.note and "rlnNormCorrection" in table:
+        notes.append(
+            f"The refinement's model is not beside {table.path.name}: the scales of groups and norm corrections are "
+            "taken as 1."
+        )
+    ctf = read_ctf_treatment(files.optimiser)
+    return RefinementRecord(scale, norm, ctf, (*notes, *ctf.notes, *_intact_note(ctf, files)))
 
 
-def _models(root: Path) -> list[Path]:
-    whole = root.with_name(f"{root.name}_model.star")
-    if whole.is_file():
-        return [whole]
-    halves = [root.with_name(f"{root.name}_half{half}_model.star") for half in (1, 2)]
-    return halves if all(half.is_file() for half in halves) else []
+def _names(table: StarTable, models: tuple[Path, ...]) -> str:
+    names = " and ".join(model.name for model in models)
+    is_beside = models[0].absolute().parent == table.path.absolute().parent
+    return f"{names} beside the particles" if is_beside else " and ".join(map(str, models))
+
+
+def _intact_note(ctf: CtfTreatment, files: RefinementFiles) -> list[str]:
+    if not ctf.is_intact_to_first_peak or files.optimiser is None:
+        return []
+    return [
+        f"The refinement ignored the CTFs up to their first peak ({files.optimiser.name}), and this does too, except "
+        "for images that were corrected for the CTF or multiplied by it."
+    ]
 
 
 def _of_each_half(values: list[Floats], chosen: NDArray[np.int64]) -> Floats:
@@ -154,25 +163,3 @@ def _rows_of_groups(table: StarTable, groups: StarTable) -> NDArray[np.int64]:
 
 def _values(table: StarTable, column: str) -> NDArray[np.object_]:
     return table.texts(column) if column in table else np.array([], dtype=object)
-
-
-def _ctf_state(root: Path) -> tuple[CtfState, list[str]]:
-    """How the refinement took the images, by its optimiser file."""
-    path = root.with_name(f"{root.name}_optimiser.star")
-    if not path.is_file() and not _ITERATION.search(root.name):
-        path = max(root.parent.glob(f"{root.name}_it*_optimiser.star"), default=path)
-    if not path.is_file():
-        return "plain", []
-    try:
-        general = read_tables(path).get("optimiser_general")
-        if general is None:
-            return "plain", []
-        if general.numbers("rlnDoCorrectCtf", default=1.0)[0] == 0:
-            return "corrected", [f"The refinement did not correct for the CTF ({path.name}), and this does not either."]
-        if general.numbers("rlnCtfDataArePhaseFlipped", default=0.0)[0] != 0:
-            return "phase-flipped", [f"The images' phases were flipped, as {path.name} says."]
-        if general.numbers("rlnCtfDataAreCtfPremultiplied", default=0.0)[0] != 0:
-            return "premultiplied", [f"The images were multiplied by their CTF, as {path.name} says."]
-    except InputError as error:
-        return "plain", [f"{path.name}, beside the particles, cannot be read: {error}"]
-    return "plain", []

@@ -38,6 +38,7 @@ class OpticsGroup:
     even_zernike: tuple[float, ...] = ()  # of the symmetric phase
     magnification: tuple[float, float, float, float] = IDENTITY  # rlnMagMat00, 01, 10, 11
     ctf_state: CtfState = "plain"
+    ctf_is_intact_to_first_peak: bool = False  # taken to be 1 up to its first peak, as the refinement did
     mtf_path: Path | None = None
     original_pixel_size_in_angstroms: float = 0.0  # of the micrographs, which the MTF belongs to; 0 where not told
 

@@ -15,6 +15,7 @@ from gem_plugin.io.half_sets import check_images_are_distinct, read_half_sets
 from gem_plugin.io.model_star import read_refinement_record
 from gem_plugin.io.mtf import DetectorResponse, read_detector_responses
 from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_optics_groups, told_boxes_px, used_rows
+from gem_plugin.io.refinement_files import RefinementFiles
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, write_tables
 from gem_plugin.io.supported import refuse_other_kinds
@@ -75,6 +76,7 @@ def read_particles(
     max_particles: int = 0,
     project_directory: Path = Path("."),
     seed: int = 0,
+    refinement_files: RefinementFiles | None = None,
 ) -> Particles:
     """Read a particle table, and check all that can be checked without reading an image.
 
@@ -115,7 +117,7 @@ def read_particles(
         return of_particle_or_group(table, rows, group_of_particle, column, default)
 
     defocus_u = parameter("rlnDefocusU")
-    record = read_refinement_record(table, half_set)
+    record = read_refinement_record(table, half_set, refinement_files)
     optics_groups = record.optics_groups(read_optics_groups(table, rows, group_of_particle, boxes_px))
     return Particles(
         table=table.frame.reset_index(drop=True),

@@ -117,12 +117,19 @@ def read_volume(path: Path) -> NDArray[np.float32]:
         return np.array(file.data, dtype=np.float32)
 
 
-def project(directory: Path, volume: NDArray[np.float32], columns: dict[str, Floats], **optics: Any) -> Project:
-    """Have relion_project make CTF-multiplied, noise-free images of a map."""
+def project(
+    directory: Path,
+    volume: NDArray[np.float32],
+    columns: dict[str, Floats],
+    *,
+    words: tuple[str, ...] = (),
+    **optics: Any,
+) -> Project:
+    """Have relion_project, with more words on its command line, make CTF-multiplied, noise-free images of a map."""
     table = directory / "particles.star"
     write_map(directory / "truth.mrc", volume)
     write_table(table, columns, stack="images.mrcs", box_size_px=volume.shape[0], **optics)
-    run(directory, "relion_project", "--i", "truth.mrc", "--o", "images", "--ctf", "--ang", "particles.star")
+    run(directory, "relion_project", "--i", "truth.mrc", "--o", "images", "--ctf", "--ang", "particles.star", *words)
     return Project(directory, volume, table, directory / "images.mrcs")
 
 

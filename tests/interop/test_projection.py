@@ -133,9 +133,12 @@ def test_the_comparison_notices_a_wrong_map(project: simulated.Project, mistake)
     assert too_far or abs(slope(ours, batch.observed, plane) - 1) > 0.01
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_ctf_agrees_with_relion(tmp_path: Path, seed: int) -> None:
-    """A point at the box centre looks the same from everywhere: its image's transform is the CTF."""
+@pytest.mark.parametrize(("seed", "is_intact"), [*((seed, False) for seed in range(6)), (0, True), (3, True)])
+def test_ctf_agrees_with_relion(tmp_path: Path, seed: int, is_intact: bool) -> None:
+    """A point at the box centre looks the same from everywhere: its image's transform is the CTF.
+
+    Also where CTFs are taken to be 1 up to their first peak, as rlnDoIgnoreCtfUntilFirstPeak says in an optimiser.star.
+    """
     box, n = 64, 25
     random = np.random.default_rng(seed)
     delta = np.zeros((box,) * 3, dtype=np.float32)
@@ -154,13 +157,20 @@ def test_ctf_agrees_with_relion(tmp_path: Path, seed: int) -> None:
         spherical_aberration_mm=random.choice([0.01, 1.4, 2.7]),
         amplitude_contrast=random.choice([0.0, 0.07, 0.2]),
         more_optics=_distortions(random) if seed % 2 else {},
+        words=("--ctf_intact_first_peak",) if is_intact else (),
     )
     particles = project.particles()
+    plain = particles
+    if is_intact:
+        of_refinement = (dataclasses.replace(particles.optics_groups[0], ctf_is_intact_to_first_peak=True),)
+        particles = dataclasses.replace(particles, optics_groups=of_refinement)
     plane = conventions.half_plane(box, box / 2 - 0.5)
     theirs = conventions.image_transforms(project.images(), plane)
     ours = contrast_transfer(particles, all_indices(particles), plane)
     np.testing.assert_allclose(theirs.imag, 0, atol=1e-3)
     np.testing.assert_allclose(theirs.real, ours, atol=1e-3)
+    if is_intact:
+        assert np.abs(contrast_transfer(plain, all_indices(plain), plane) - ours).max() > 0.5
 
 
 def _distortions(random: np.random.Generator) -> dict[str, str]:

@@ -43,7 +43,7 @@ def test_scale_and_norm_are_each_particles(project: SmallProject) -> None:
     particles = project.read()
     np.testing.assert_allclose(particles.group_scale, [0.5, 2.0] * 3)
     np.testing.assert_allclose(particles.norm_factor, 0.8 / np.array(NORMS))
-    assert "From run_model.star, beside the particles: scales of the groups from 0.500 to 2.000" in particles.notes[-1]
+    assert "From run_model.star beside the particles: scales of the groups from 0.500 to 2.000" in particles.notes[-1]
 
 
 def test_groups_are_found_by_number_wherever_they_stand(project: SmallProject) -> None:
@@ -118,7 +118,7 @@ def test_a_model_of_other_particles_is_left_alone_and_told(
     particles = project.read()
     assert particles.group_scale is None
     assert particles.norm_factor is None
-    assert "run_model.star, beside the particles, is left alone" in particles.notes[-1]
+    assert "run_model.star beside the particles is left alone" in particles.notes[-1]
     assert words in particles.notes[-1]
 
 

@@ -42,6 +42,27 @@ def test_ctf_is_the_formula_with_astigmatism_phase_shift_bfactor_and_scale() -> 
         np.testing.assert_allclose(found[i], expected, atol=1e-9)
 
 
+def test_a_ctf_that_is_ignored_to_its_first_peak_is_1_there_and_itself_beyond() -> None:
+    """The peak of an astigmatic CTF with a B-factor, found on a ray as the first place where sin gamma is -1."""
+    ignored = dataclasses.replace(OPTICS, ctf_is_intact_to_first_peak=True)
+    particles = random_particles(4, ignored, seed=3)
+    particles = dataclasses.replace(particles, ctf_bfactor_in_angstroms2=np.full(4, 50.0))
+    plane = half_plane(32, 15.5)
+    found = contrast_transfer(particles, np.arange(4), plane)
+    whole = contrast_transfer(dataclasses.replace(particles, optics_groups=(OPTICS,)), np.arange(4), plane)
+    envelope = np.exp(-50 * (np.hypot(plane.kx, plane.ky) / (32 * 1.7)) ** 2 / 4)
+    on_axis = np.flatnonzero(plane.ky == 0)
+    on_axis = on_axis[np.argsort(plane.kx[on_axis])]
+    for i in range(4):
+        peak = on_axis[np.argmax(np.diff(np.abs(whole[i, on_axis] / envelope[on_axis])) < 0)]
+        inside = on_axis[(plane.kx[on_axis] < plane.kx[peak])]
+        np.testing.assert_allclose(found[i, inside], envelope[inside])
+        beyond = np.hypot(plane.kx, plane.ky) > 1.5 * plane.kx[peak]
+        np.testing.assert_array_equal(found[i, beyond], whole[i, beyond])
+        assert len(inside)
+        assert not np.allclose(whole[i, inside], envelope[inside], atol=0.1)
+
+
 def test_low_frequencies_are_white_on_black() -> None:
     """Near k = 0 the CTF is + amplitude contrast: dense is white, as in RELION."""
     particles = random_particles(3, dataclasses.replace(OPTICS, pixel_size_in_angstroms=50.0), seed=0)
