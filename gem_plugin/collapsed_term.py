@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gem_plugin.normal_equations import NormalEquations, Operator
+from gem_plugin.map_operators import MapOperator, map_operator
+from gem_plugin.normal_equations import NormalEquations
 from gem_plugin.ops import voxelize
 from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.render import in_voxels
 from gem_plugin.spreading import fast_even_size
-from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, cosets, moved_sum
+from gem_plugin.symmetry import NO_SYMMETRY, PointGroup, cosets
 
 # of the schedule: the steps that are done in the coarse box, and then on voxels as large as the images' pixels, while
 # the Gaussians are still wide
@@ -44,12 +45,13 @@ class CollapsedTerm:
         self.n_particles = equations.n_particles
         self._engine = engine
         self._moving, self._drawn = cosets(group.operators)
-        self._full = Operator(equations, n_threads)
+        self._full = map_operator(equations, engine, n_threads)
+        self.device = self._full.device
         full = equations.box_size_px
         middle = min(fast_even_size(full / voxels_per_px), full)
 
-        def operator(box_size_px: int) -> Operator:
-            return self._full if box_size_px == full else Operator(equations.crop(box_size_px), n_threads)
+        def operator(box_size_px: int) -> MapOperator:
+            return self._full if box_size_px == full else map_operator(equations.crop(box_size_px), engine, n_threads)
 
         self._middle = operator(middle)
         self._coarse = operator(min(coarse_box, middle) or full)
@@ -67,33 +69,33 @@ class CollapsedTerm:
         """Add the gradients of L to the parameters behind `unit` (lengths in px); return L less a constant."""
         operator = self._operator(step, schedule_steps)
         volume = self._draw(unit, operator)
-        loss, gradient = operator.loss_and_gradient(moved_sum(_array(volume), self._moving))
-        gradient = moved_sum(gradient, self._moving)  # the sum over a group of moves is its own adjoint
-        volume.backward(torch.from_numpy(np.ascontiguousarray(gradient)).to(volume.dtype))  # type: ignore[no-untyped-call]
+        loss, gradient = operator.loss_and_gradient(self._moved(volume.detach(), operator))
+        gradient = self._moved(gradient, operator)  # the sum over a group of moves is its own adjoint
+        volume.backward(gradient.to(volume.dtype))  # type: ignore[no-untyped-call]
         return loss
 
     def residual(self, unit: Tensors) -> NDArray[Any]:
         """T v - b, negative where the data want more density, on the grid on which the Gaussians are drawn."""
         with torch.no_grad():
-            volume = moved_sum(_array(self._draw(unit, self._full)), self._moving)
-        return self._full.loss_and_gradient(volume)[1]
+            volume = self._moved(self._draw(unit, self._full), self._full)
+        return np.asarray(self._full.loss_and_gradient(volume)[1].cpu().numpy())
 
     def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises L."""
+        coarse = self._coarse
         with torch.no_grad():
-            volume = moved_sum(_array(self._draw(unit, self._coarse)), self._moving)
-        return float(np.vdot(volume, self._coarse.right_side) / np.vdot(volume, self._coarse.apply(volume)))
+            volume = self._moved(self._draw(unit, coarse), coarse)
+        return coarse.inner(volume, coarse.right_side) / coarse.inner(volume, coarse.apply(volume))
 
-    def _operator(self, step: int, schedule_steps: int) -> Operator:
+    def _operator(self, step: int, schedule_steps: int) -> MapOperator:
         if step < int(COARSE_SHARE * schedule_steps):
             return self._coarse
         return self._middle if step < int(MIDDLE_SHARE * schedule_steps) else self._full
 
-    def _draw(self, unit: Tensors, operator: Operator) -> torch.Tensor:
+    def _draw(self, unit: Tensors, operator: MapOperator) -> torch.Tensor:
         """The map of the Gaussians and those of their copies that cannot be had by moving it."""
         ratio = self.voxels_per_px * operator.box_size_px / self._full.box_size_px
         return voxelize(*in_voxels(replicate(*unit, self._drawn), ratio), operator.box_size_px, engine=self._engine)
 
-
-def _array(volume: torch.Tensor) -> NDArray[Any]:
-    return np.asarray(volume.detach().float().numpy())
+    def _moved(self, volume: torch.Tensor, operator: MapOperator) -> torch.Tensor:
+        return operator.moved_sum(volume.float(), self._moving)

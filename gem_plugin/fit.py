@@ -21,6 +21,7 @@ class DataTerm(Protocol):
     """What a half set's particles say of Gaussians: a loss and its gradient."""
 
     voxels_per_px: float  # of the grid on which Gaussians are drawn, a pixel of the particle images
+    device: torch.device  # where the Gaussians have to be
 
     @property
     def radius_px(self) -> float:
@@ -107,7 +108,7 @@ class GaussianFit:
         kind = torch.float64 if double else torch.float32
 
         def parameter(values: NDArray[np.float32]) -> torch.Tensor:
-            return torch.tensor(values, dtype=kind, requires_grad=True)
+            return torch.tensor(values, dtype=kind, device=term.device, requires_grad=True)
 
         self.centres = parameter(start.centres_px)
         self.log_scales = parameter(start.log_scales)
@@ -130,10 +131,10 @@ class GaussianFit:
         """The Gaussians as they are now."""
         with torch.no_grad():
             return Gaussians(
-                self.centres.float().numpy().copy(),
-                self.log_scales.float().numpy().copy(),
-                torch.nn.functional.normalize(self._quaternions, dim=1).float().numpy().copy(),
-                self._amplitudes().float().numpy().copy(),
+                _copied(self.centres),
+                _copied(self.log_scales),
+                _copied(torch.nn.functional.normalize(self._quaternions, dim=1)),
+                _copied(self._amplitudes()),
                 self._symmetry,
             )
 
@@ -181,3 +182,7 @@ class GaussianFit:
             self.centres.clamp_(-self._reach_px, self._reach_px)
             self.log_scales.clamp_(math.log(self._smallest_scale_px), math.log(self.settings.largest_scale_px))
         return loss
+
+
+def _copied(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy().copy()

@@ -13,9 +13,10 @@ from gem_plugin.imaging import image_kinds, image_planes
 from gem_plugin.independence import unseen_share
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
+from gem_plugin.map_operators import map_operator
 from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphere
 from gem_plugin.noise import Noise, measure_noise_of_groups, noise_power_at
-from gem_plugin.normal_equations import Accumulator, NormalEquations, Operator, sum_of
+from gem_plugin.normal_equations import Accumulator, NormalEquations, sum_of
 from gem_plugin.run import Run
 from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
@@ -150,9 +151,11 @@ def _on_one_greyscale(
 
 
 def _best_factor(equations: NormalEquations, volume: Map, run: Run) -> float:
-    power = float(np.vdot(volume, Operator(equations, run.n_threads).apply(volume)))
-    return float(np.vdot(equations.right_side, volume)) / power if power > 0 else 0.0
+    operator = map_operator(equations, run.engine, run.n_threads)
+    there = operator.given(volume)
+    power = operator.inner(there, operator.apply(there))
+    return operator.inner(operator.right_side, there) / power if power > 0 else 0.0
 
 
 def _solved(equations: NormalEquations, run: Run) -> Map:
-    return solve_model_free(equations, run.radius_px, run.n_threads, run.last_shell)
+    return solve_model_free(equations, run.radius_px, run.n_threads, run.last_shell, engine=run.engine)

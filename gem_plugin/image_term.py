@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gem_plugin.dataset import FourierBatch, by_group, fourier_batch, read_order
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
+from gem_plugin.ops import engines
 from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.prediction import Imaging, negative_log_likelihood, predicted_transforms, weights
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup
@@ -51,6 +52,7 @@ class ImageTerm:
             weights(plane, power) for plane, power in zip(imaging.planes, imaging.noise_power, strict=True)
         ]
         self._engine = engine
+        self.device = engines.device_of(engine)
         self._group = group
         self._draws = _minibatches(indices, min(particles_per_step, len(indices)), generator)
         self._reader = ImageReader(particles)

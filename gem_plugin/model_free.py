@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import fft
 
 from gem_plugin import conventions
-from gem_plugin.normal_equations import NormalEquations, Operator
+from gem_plugin.map_operators import MapOperator, map_operator
+from gem_plugin.normal_equations import NormalEquations
 
 Map = NDArray[np.floating[Any]]
-Apply = Callable[[Map], Map]
+Apply = Callable[[torch.Tensor], torch.Tensor]
 
 ITERATIONS = 5  # conjugate gradients, preconditioned: with this ridge more change nothing
 RIDGE = 0.1  # of the mean weight of a shell, against directions and frequencies that few particles saw
@@ -34,6 +35,8 @@ def solve_model_free(
     radius_px: float,
     n_threads: int,
     last_shell: int | None = None,
+    *,
+    engine: str = "cpu",
 ) -> Map:
     """Solve (T + ridge) v = (1 + RIDGE) b within the support sphere.
 
@@ -45,7 +48,7 @@ def solve_model_free(
     Parameters
     ----------
     radius_px : radius of the sphere outside which the map is zero
-    n_threads : threads of the FFTs
+    n_threads : threads of the FFTs on the CPU
     last_shell : last shell that holds data, by default the last below Nyquist; beyond it the map is next to nothing
 
     Returns
@@ -53,7 +56,6 @@ def solve_model_free(
     [n, n, n], RELION's greyscale: a projection's pixel is the sum of the voxels
     """
     n = equations.box_size_px
-    operator = Operator(equations, n_threads)
     weight = equations.sampling_weight()
     shell = conventions.shell_indices(n)
     counts = np.bincount(shell.ravel())
@@ -65,42 +67,40 @@ def solve_model_free(
     ridge = np.float32(RIDGE) * shell_mean[shell].astype(np.float32)
     outside = shell > last
     ridge[outside] = shell_mean[last]
-    sphere = support_sphere(n, radius_px)
-
-    def filtered(volume: Map, response: Map) -> Map:
-        transform = fft.rfftn(fft.ifftshift(volume), workers=n_threads) * response
-        return np.asarray(fft.fftshift(fft.irfftn(transform, s=volume.shape, workers=n_threads)), dtype=np.float32)
-
-    def project(volume: Map) -> Map:
-        return sphere * volume
-
-    def apply(volume: Map) -> Map:
-        inside = sphere * volume
-        return project(operator.apply(inside) + filtered(inside, ridge))
-
     inverse = 1 / np.maximum(weight + ridge, 1e-6 * float(shell_mean.max()))
+    operator = map_operator(equations, engine, n_threads)
+    sphere, ridge_there, inverse_there = (
+        operator.given(array) for array in (support_sphere(n, radius_px), ridge, inverse)
+    )
 
-    def precondition(volume: Map) -> Map:
-        return sphere * filtered(sphere * volume, inverse)
+    def apply(volume: torch.Tensor) -> torch.Tensor:
+        inside = sphere * volume
+        return sphere * (operator.apply(inside) + operator.filtered(inside, ridge_there))
 
-    scale = np.float32(1 + RIDGE)
-    return sphere * _conjugate_gradients(apply, precondition, scale * project(equations.right_side))
+    def precondition(volume: torch.Tensor) -> torch.Tensor:
+        return sphere * operator.filtered(sphere * volume, inverse_there)
+
+    right_side = (1 + RIDGE) * (sphere * operator.right_side)
+    solution = sphere * _conjugate_gradients(operator, apply, precondition, right_side)
+    return np.asarray(solution.cpu().numpy())
 
 
-def _conjugate_gradients(apply: Apply, precondition: Apply, right_side: Map) -> Map:
+def _conjugate_gradients(
+    operator: MapOperator, apply: Apply, precondition: Apply, right_side: torch.Tensor
+) -> torch.Tensor:
     """Solve apply(x) = right_side for a positive operator, from x = 0."""
-    solution = np.zeros_like(right_side)
-    residual = right_side.copy()
+    solution = torch.zeros_like(right_side)
+    residual = right_side.clone()
     direction = precondition(residual)
-    alignment = np.vdot(residual, direction)
+    alignment = operator.inner(residual, direction)
     for _ in range(ITERATIONS):
         if not alignment > 0:  # solved, or nothing to solve
             break
         applied = apply(direction)
-        step = alignment / np.vdot(direction, applied)
+        step = alignment / operator.inner(direction, applied)
         solution += step * direction
         residual -= step * applied
         preconditioned = precondition(residual)
-        previous, alignment = alignment, np.vdot(residual, preconditioned)
+        previous, alignment = alignment, operator.inner(residual, preconditioned)
         direction = preconditioned + (alignment / previous) * direction
     return solution

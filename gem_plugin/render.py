@@ -15,7 +15,7 @@ from scipy import fft
 
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.ops import voxelize
+from gem_plugin.ops import engines, voxelize
 from gem_plugin.ops.replicate import Tensors, replicate
 from gem_plugin.spreading import fast_even_size
 from gem_plugin.symmetry import cosets, moved_sum, point_group
@@ -31,18 +31,21 @@ def choose_render_box(plane: HalfPlane) -> int:
     return max(plane.box_size_px, fast_even_size(float(plane.radius.max()) / FINEST_FREQUENCY))
 
 
-def as_tensors(gaussians: Gaussians, operators: NDArray[np.float64] | None = None) -> Tensors:
+def as_tensors(
+    gaussians: Gaussians, operators: NDArray[np.float64] | None = None, device: torch.device | None = None
+) -> Tensors:
     """Centres, log-scales, quaternions and amplitudes of Gaussians and their copies by operators.
 
     Parameters
     ----------
     operators : [m, 3, 3]; by default all of the Gaussians' point group
+    device : where the tensors are to be, by default the CPU's memory
     """
     return replicate(
-        torch.from_numpy(gaussians.centres_px),
-        torch.from_numpy(gaussians.log_scales),
-        torch.from_numpy(gaussians.quaternions),
-        torch.from_numpy(gaussians.amplitudes),
+        torch.from_numpy(gaussians.centres_px).to(device),
+        torch.from_numpy(gaussians.log_scales).to(device),
+        torch.from_numpy(gaussians.quaternions).to(device),
+        torch.from_numpy(gaussians.amplitudes).to(device),
         point_group(gaussians.symmetry).operators if operators is None else operators,
     )
 
@@ -64,9 +67,9 @@ def gaussian_map(gaussians: Gaussians, box_size_px: int, render_box_px: int, *, 
     """
     moving, drawn = cosets(point_group(gaussians.symmetry).operators)  # copies that moving the map makes are not drawn
     with torch.no_grad():
-        whole = in_voxels(as_tensors(gaussians, drawn), render_box_px / box_size_px)
+        whole = in_voxels(as_tensors(gaussians, drawn, engines.device_of(engine)), render_box_px / box_size_px)
         volume = voxelize(*whole, render_box_px, engine=engine)
-    drawn_map = moved_sum(np.asarray(volume.numpy(), dtype=np.float32), moving)
+    drawn_map = moved_sum(np.asarray(volume.cpu().numpy(), dtype=np.float32), moving)
     return fourier_crop(drawn_map, box_size_px, n_threads)
 
 

@@ -178,9 +178,15 @@ def moved_sum(volume: NDArray[Any], operators: Floats) -> NDArray[Any]:
     return total
 
 
-def _moved(volume: NDArray[Any], operator: Floats) -> NDArray[Any]:
-    """v(R r) for an operator that carries voxels onto voxels; `volume` has the centre in its middle."""
+def moved_axes(operator: Floats) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How v(R r) is had from v, its centre in the middle: axes to flip, then the order of the axes."""
     turn = np.rint(operator[::-1, ::-1]).astype(int)  # on z, y, x
     source = np.abs(turn).argmax(axis=1)  # component of r that stands on each axis of v
     flips = tuple(axis for axis in range(3) if turn[axis, source[axis]] < 0)
-    return np.flip(volume, flips).transpose(np.argsort(source))
+    return flips, tuple(int(axis) for axis in np.argsort(source))
+
+
+def _moved(volume: NDArray[Any], operator: Floats) -> NDArray[Any]:
+    """v(R r) for an operator that carries voxels onto voxels; `volume` has the centre in its middle."""
+    flips, order = moved_axes(operator)
+    return np.flip(volume, flips).transpose(order)

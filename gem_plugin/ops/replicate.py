@@ -31,9 +31,9 @@ def replicate(
     order = len(operators)
     if order == 1:
         return centres_px, log_scales, quaternions, amplitudes
-    turns = torch.tensor(operators, dtype=centres_px.dtype)
+    turns = torch.tensor(operators, dtype=centres_px.dtype, device=centres_px.device)
     copies = torch.einsum("gij,nj->gni", turns, centres_px).reshape(-1, 3)
-    turned = _product(_quaternions(operators, quaternions.dtype), quaternions).reshape(-1, 4)
+    turned = _product(_quaternions(operators, quaternions.dtype).to(quaternions.device), quaternions).reshape(-1, 4)
     return copies, log_scales.repeat(order, 1), turned, amplitudes.repeat(order)
 
 
