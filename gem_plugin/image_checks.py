@@ -6,11 +6,36 @@ import numpy as np
 
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.delocalisation import delocalisation_sentences, worst_delocalisation
+from gem_plugin.errors import InputError
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 from gem_plugin.neighbours import neighbours_of, neighbours_sentence
 from gem_plugin.normalisation import find_repair
 from gem_plugin.run import Run
+
+SHIFTED_SHARE = 0.1  # of the particles: more cannot be outliers
+
+
+def shifts_sentences(particles: Particles) -> list[str]:
+    """What to say of particles that were moved by more than half a box, which are not in their images.
+
+    Raises
+    ------
+    InputError
+        If there are too many of them to be outliers.
+    """
+    edges = np.array([group.edge_in_angstroms for group in particles.optics_groups])[particles.group_of_particle]
+    far = np.abs(particles.shifts_in_angstroms).max(axis=1) > edges / 2
+    if not far.any():
+        return []
+    first = int(np.flatnonzero(far)[0])
+    message = (
+        f"{int(far.sum())} of {len(particles)} particles have an rlnOriginXAngst or rlnOriginYAngst beyond half the box"
+        f" ({edges[first] / 2:.0f} Angstrom), the first is particle {first + 1}"
+    )
+    if far.mean() > SHIFTED_SHARE:
+        raise InputError(f"{message}: are the shifts in Angstrom, and the pixel size right?")
+    return [f"{message}: they add noise; take them out of the table"]
 
 
 def prepare_images(

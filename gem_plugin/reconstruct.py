@@ -16,7 +16,7 @@ from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.half import process_half
 from gem_plugin.honest import mask_halves
-from gem_plugin.image_checks import box_sentences, prepare_images
+from gem_plugin.image_checks import box_sentences, prepare_images, shifts_sentences
 from gem_plugin.independence import refuse_shared_images, views_sentences
 from gem_plugin.io.particles import Particles
 from gem_plugin.local_curve import choose_radius_px, measure_locally
@@ -41,7 +41,6 @@ Map = NDArray[np.floating[Any]]
 DEFAULT_DIAMETER = 0.9  # of the box
 LEAST_DIAMETER_PX = 12
 LARGEST_BOX_PX = 2048
-SHIFTED_SHARE = 0.1  # of the particles: more cannot be outliers
 RIM_PX = 3.0
 LARGEST_RIM_SHARE = 0.5
 LEAST_MASKED_SHARE = 0.3
@@ -99,7 +98,8 @@ def reconstruct(
     _set_threads(n_threads, engine)
     plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
-    _check_shifts(particles, messages)
+    for sentence in shifts_sentences(particles):
+        messages.warn(sentence)
     particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, messages)
     group = point_group(config.sym)
     run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, messages)
@@ -147,22 +147,6 @@ def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conve
     plane = conventions.half_plane(n, k_max)
     control_radius(config, plane, pixel)
     return plane, diameter_px / 2
-
-
-def _check_shifts(particles: Particles, monitor: Monitor) -> None:
-    """A particle that was moved by more than half a box is not in its image."""
-    edge = particles.optics.box_size_px * particles.optics.pixel_size_in_angstroms
-    far = np.abs(particles.shifts_in_angstroms).max(axis=1) > edge / 2
-    if not far.any():
-        return
-    first = int(np.flatnonzero(far)[0])
-    message = (
-        f"{int(far.sum())} of {len(particles)} particles have an rlnOriginXAngst or rlnOriginYAngst beyond half the box"
-        f" ({edge / 2:.0f} Angstrom), the first is particle {first + 1}"
-    )
-    if far.mean() > SHIFTED_SHARE:
-        raise InputError(f"{message}: are the shifts in Angstrom, and the pixel size right?")
-    monitor.warn(f"{message}: they add noise; take them out of the table")
 
 
 def _set_threads(n_threads: int, engine: str) -> None:

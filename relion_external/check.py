@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_plugin.errors import ResourceError
+from gem_plugin.image_checks import shifts_sentences
 from gem_plugin.reconstruct import plan
 from relion_external.inputs import Inputs, read_inputs
 from relion_external.optimiser import resolve_optimiser
@@ -32,6 +33,7 @@ def check(options: JobOptions) -> list[str]:
         f"Particles: {options.particle_table}, {len(inputs.particles)} images",
         *inputs.particles.notes,
         *planned.lines(),
+        *(f"warning: {sentence}" for sentence in shifts_sentences(inputs.particles)),
     ]
     if options.output is not None:
         lines.append(f"Results would be written to {options.output}/")

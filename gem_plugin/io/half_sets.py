@@ -10,26 +10,32 @@ from gem_plugin.io.stacks import ImageLocations
 from gem_plugin.io.star import StarTable
 
 HALF_SET_COLUMN = "rlnRandomSubset"
+LEAST_IN_HALF = 2  # particles, one for each quarter set
 
 
-def read_half_sets(table: StarTable, seed: int) -> tuple[NDArray[np.int8], bool]:
-    """Half set of every particle, and whether the table gave it.
+def read_half_sets(table: StarTable, seed: int) -> tuple[NDArray[np.int8], bool, list[str]]:
+    """Half set of every particle, whether the table gave it, and a sentence where it did not.
 
     Raises
     ------
     InputError
-        If a value is neither 1 nor 2, or a half set is empty.
+        If a value is neither 1 nor 2, or a half set has fewer than two particles.
     """
     is_refined = HALF_SET_COLUMN in table
     half_set = _from_column(table) if is_refined else _split_by_name(table, seed)
     for number in (1, 2):
-        if not np.any(half_set == number):
+        count = int(np.sum(half_set == number))
+        if count < LEAST_IN_HALF:
             raise InputError(
-                f"{table.path} has no particle in half set {number} ({HALF_SET_COLUMN} {number}) among the "
-                f"{len(table)} particles used; both halves are needed. Look at --class and --max_particles, "
-                "or give another table."
+                f"{table.path} has {count or 'no'} particle in half set {number} "
+                f"({HALF_SET_COLUMN} {number}) among the {len(table)} particles used; each half needs at least "
+                f"{LEAST_IN_HALF}, one for each of its quarter sets. Look at --class and --max_particles, or give another table."
             )
-    return half_set, is_refined
+    note = (
+        f"{table.path} has no {HALF_SET_COLUMN}: the particles are split into halves here, at random by their images' "
+        "names. Their poses were not refined in these halves, so no resolution will be claimed."
+    )
+    return half_set, is_refined, [] if is_refined else [note]
 
 
 def _from_column(table: StarTable) -> NDArray[np.int8]:

@@ -108,7 +108,7 @@ def read_particles(
     locations = locate_images(
         table, project_directory, told_boxes_px(rows)[group_of_particle], group_of_particle.astype(np.int64)
     )
-    half_set, is_refined = read_half_sets(table, seed)
+    half_set, is_refined, split = read_half_sets(table, seed)
     check_images_are_distinct(table, locations, half_set)
     first_of_group = np.unique(group_of_particle, return_index=True)[1]
     boxes_px = locations.box_size_of_stack[locations.stack_of_particle[first_of_group]]
@@ -140,7 +140,7 @@ def read_particles(
         detector_responses=read_detector_responses(optics_groups, project_directory),
         group_scale=record.group_scale,
         norm_factor=record.norm_factor,
-        notes=(*tables.notes, *selection, *record.notes),
+        notes=(*tables.notes, *selection, *split, *record.notes),
     )
 
 

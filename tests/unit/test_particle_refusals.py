@@ -90,6 +90,7 @@ def test_an_optics_value_that_cannot_be_used_is_refused(
         ("rlnRandomSubset", [0, 2, 1, 1, 2, 1], "rlnRandomSubset is 0 in row 1"),
         ("rlnRandomSubset", [1] * 6, "no particle in half set 2"),
         ("rlnRandomSubset", [2] * 6, "no particle in half set 1"),
+        ("rlnRandomSubset", [1, 1, 1, 2, 1, 1], "has 1 particle in half set 2"),
         ("rlnHelicalTubeID", [0, 0, 1, 0, 0, 0], "helical segments (rlnHelicalTubeID"),
         ("rlnHelicalTrackLengthAngst", ["0", "5.5"] * 3, "helical segments (rlnHelicalTrackLengthAngst"),
         ("rlnTomoName", ["TS_01"] * 6, "tilt series or subtomograms (rlnTomoName)"),

@@ -7,10 +7,11 @@ import pytest
 
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.errors import InputError, OptionError, ResourceError
+from gem_plugin.image_checks import shifts_sentences
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.phantom import random_particles
-from gem_plugin.reconstruct import _check_shifts, _warn_where_the_mask_misses, plan
+from gem_plugin.reconstruct import _warn_where_the_mask_misses, plan
 
 
 def particles(box_size_px: int = 64, count: int = 100):  # type: ignore[no-untyped-def]
@@ -83,14 +84,17 @@ def test_shifts_beyond_the_box_are_noticed() -> None:
     good = particles()
     one, all_of_them = good.shifts_in_angstroms.copy(), good.shifts_in_angstroms + 5000
     one[7, 1] = -90.0
-    monitor = SilentMonitor()
-    _check_shifts(dataclasses.replace(good, shifts_in_angstroms=one), monitor)
-    assert "1 of 100" in monitor.warnings[0]
-    assert "particle 8" in monitor.warnings[0]
+    sentences = shifts_sentences(dataclasses.replace(good, shifts_in_angstroms=one))
+    assert len(sentences) == 1
+    assert "1 of 100" in sentences[0]
+    assert "particle 8" in sentences[0]
     with pytest.raises(InputError, match="100 of 100"):
-        _check_shifts(dataclasses.replace(good, shifts_in_angstroms=all_of_them), monitor)
-    _check_shifts(good, silent := SilentMonitor())
-    assert not silent.warnings
+        shifts_sentences(dataclasses.replace(good, shifts_in_angstroms=all_of_them))
+    assert not shifts_sentences(good)
+    wider = dataclasses.replace(good.optics_groups[0], box_size_px=128)  # of the group of particle 8
+    groups = (np.arange(len(good)) == 7).astype(np.int32)
+    two = dataclasses.replace(good, optics_groups=(*good.optics_groups, wider), group_of_particle=groups)
+    assert not shifts_sentences(dataclasses.replace(two, shifts_in_angstroms=one))
 
 
 def test_a_mask_that_leaves_the_particle_out_is_named() -> None:
