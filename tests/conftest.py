@@ -2,9 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+import torch
+
+from gem_plugin.ops import engines, launch
+from tests.cuda_shim.emulator import COMPILER, EmulatedGpu
 
 hypothesis.settings.register_profile("gem", deadline=None, derandomize=True, print_blob=True, database=None)
 hypothesis.settings.load_profile("gem")
@@ -47,3 +52,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"{variable}=1, but {reason}", pytrace=False)
         if reason:
             pytest.skip(reason)
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedGpu]:
+    """Run engine "cuda" on CPU tensors: the kernels' own source, compiled by g++ behind tests/cuda_shim/shim.h.
+
+    With `emulated_gpu.reversed_order = True` blocks and threads run from the last to the first from then on.
+    Tensors that torch leaves unwritten are filled with NaN, so that what a kernel forgets shows.
+    """
+    if shutil.which(COMPILER) is None:
+        pytest.skip(f"{COMPILER} is not on the PATH: nothing else can run CUDA code without a GPU")
+    monkeypatch.setattr(engines, "device_of", lambda engine: torch.device("cpu"))
+    gpu = EmulatedGpu()
+    launch.register_launcher("cpu", gpu.launcher)
+    torch.set_deterministic_debug_mode("error")
+    yield gpu
+    torch.set_deterministic_debug_mode("default")
+    launch.forget_launcher("cpu")
