@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
@@ -48,6 +49,19 @@ class OpticsGroup:
         return self.box_size_px * self.pixel_size_in_angstroms
 
 
+def group_numbers(optics: StarTable) -> NDArray[np.float64]:
+    """RlnOpticsGroup of each row of data_optics; nan where it is no number, which no particle can use.
+
+    Raises
+    ------
+    InputError
+        If there is no such column.
+    """
+    if "rlnOpticsGroup" not in optics:
+        optics.texts("rlnOpticsGroup")
+    return np.asarray(pd.to_numeric(optics.frame["rlnOpticsGroup"], errors="coerce"), dtype=np.float64)
+
+
 def used_rows(table: StarTable, optics: StarTable) -> tuple[StarTable, NDArray[np.int32]]:
     """The rows of data_optics that the particles use, in order of number, and which is each particle's.
 
@@ -57,7 +71,7 @@ def used_rows(table: StarTable, optics: StarTable) -> tuple[StarTable, NDArray[n
         If a group that particles use has no row, or two.
     """
     used, group_of_particle = np.unique(table.integers("rlnOpticsGroup"), return_inverse=True)
-    numbers = optics.integers("rlnOpticsGroup")
+    numbers = group_numbers(optics)
     rows = []
     for number in used:
         found = np.flatnonzero(numbers == number)

@@ -102,9 +102,9 @@ def read_particles(
     """
     tables = read_particle_tables(path)
     optics, table = tables.optics, tables.particles
-    refuse_other_kinds(table, optics)
     table, selection = select_first(_select_class(table, class_number), max_particles)
     rows, group_of_particle = used_rows(table, optics)
+    refuse_other_kinds(table, rows)
     locations = locate_images(
         table, project_directory, told_boxes_px(rows)[group_of_particle], group_of_particle.astype(np.int64)
     )

@@ -9,10 +9,10 @@ import pandas as pd
 from gem_plugin.errors import InputError
 from gem_plugin.io.columns import COLUMNS, canonical_name
 from gem_plugin.io.cryosparc import read_cryosparc
+from gem_plugin.io.optics_table import PIXEL_SIZE_COLUMNS, group_numbers
 from gem_plugin.io.relion30 import MAX_OPTICS_GROUPS, convert_relion30, distinct_rows, lengths_to_angstroms
 from gem_plugin.io.star import StarTable, read_tables
 
-PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")  # first wins
 # Where a particle's own value wins over its group's, and RELION keeps one value a group (src/ctf.cpp).
 OWN_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 DEFAULTS = {
@@ -92,8 +92,8 @@ def _in_canonical_case(tables: dict[str, StarTable]) -> tuple[dict[str, StarTabl
 def _optics_and_particles(path: Path, tables: dict[str, StarTable]) -> tuple[StarTable, StarTable, list[str]]:
     if "optics" in tables and "particles" in tables:
         optics, particles = tables["optics"], tables["particles"]
-        _check_rows(optics)
         _check_rows(particles)
+        _check_rows(_rows_in_use(optics, particles))
         return optics, particles, []
     with_images = [table for table in tables.values() if "rlnImageName" in table]
     if "optics" not in tables and len(with_images) == 1:
@@ -104,6 +104,14 @@ def _optics_and_particles(path: Path, tables: dict[str, StarTable]) -> tuple[Sta
         f"{path} is not a particle table: expected data_optics and data_particles, found {found}. "
         "Give e.g. the run_data.star of a Refine3D job."
     )
+
+
+def _rows_in_use(optics: StarTable, particles: StarTable) -> StarTable:
+    """The rows of data_optics that particles use; what is wrong with the others does no harm."""
+    if "rlnOpticsGroup" not in optics or "rlnOpticsGroup" not in particles:
+        return optics
+    is_used = np.isin(group_numbers(optics), np.unique(particles.integers("rlnOpticsGroup")))
+    return optics.select(is_used) if is_used.any() else optics
 
 
 def _check_rows(table: StarTable) -> None:
@@ -149,7 +157,8 @@ def _with_lengths_in_angstroms(optics: StarTable, particles: StarTable) -> tuple
     if column is None:
         raise InputError(f"{optics.path} has no pixel size in data_optics; expected {PIXEL_SIZE_COLUMNS[0]}.")
     if "rlnOpticsGroup" in particles and "rlnOpticsGroup" in optics:
-        size_of_group = dict(zip(optics.integers("rlnOpticsGroup"), optics.numbers(column), strict=True))
+        used = _rows_in_use(optics, particles)
+        size_of_group = dict(zip(group_numbers(used), used.numbers(column), strict=True))
         groups = particles.integers("rlnOpticsGroup")
         unknown = sorted(set(groups.tolist()) - set(size_of_group))
         if unknown:
@@ -190,8 +199,8 @@ def _split_groups(optics: StarTable, particles: StarTable) -> tuple[StarTable, S
             f"{particles.path} would have {len(first_rows)} optics groups, as {', '.join(own)} change from particle to "
             f"particle; expected {MAX_OPTICS_GROUPS} at most."
         )
-    known = optics.integers("rlnOpticsGroup")
-    following = int(max(known.max(), groups.max())) + 1
+    known = group_numbers(optics)
+    following = int(np.nanmax([*known, *group_of_part])) + 1
     number_of_part = group_of_part.copy()
     rows = [optics.frame]
     for part, group in enumerate(group_of_part):

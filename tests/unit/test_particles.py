@@ -102,6 +102,39 @@ def test_an_unused_optics_group_does_not_matter(project: SmallProject) -> None:
     assert project.read().optics.voltage_kv == 120
 
 
+BROKEN = {
+    "rlnVoltage": "-3", "rlnSphericalAberration": "nan", "rlnAmplitudeContrast": "many", "rlnImagePixelSize": "0",
+    "rlnImageSize": "none", "rlnImageDimensionality": "3", "rlnBeamTiltX": "1e300", "rlnBeamTiltY": "inf",
+    "rlnOddZernike": "[a,b]", "rlnEvenZernike": "[1e99]", "rlnMagMat00": "0", "rlnMagMat01": "5", "rlnMagMat10": "x",
+    "rlnMagMat11": "nan", "rlnCtfDataAreCtfPremultiplied": "1", "rlnCtfDataArePhaseFlipped": "1",
+    "rlnMtfFileName": "gone.star",
+}  # fmt: skip
+SOUND = {"rlnBeamTiltX": "0", "rlnBeamTiltY": "0", "rlnOddZernike": "[0]", "rlnEvenZernike": "[0]", "rlnMagMat00": "1",
+         "rlnMagMat01": "0", "rlnMagMat10": "0", "rlnMagMat11": "1", "rlnCtfDataAreCtfPremultiplied": "0",
+         "rlnCtfDataArePhaseFlipped": "0", "rlnMtfFileName": "None"}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", ["2", "nan", "x", "2.5"])
+@pytest.mark.parametrize("column", ["rlnBeamTiltY", "rlnMagMat11"])  # the last one, which a short row lacks, and others
+def test_broken_values_in_an_unused_row_of_optics_do_no_harm(project: SmallProject, number: str, column: str) -> None:
+    """With shifts in pixels, which every pixel size of a group in use is needed for."""
+    expected = project.read()
+    project.optics |= {name: [value] for name, value in SOUND.items()}
+    for name, values in project.optics.items():
+        values.insert(0, BROKEN.get(name, "broken"))
+    project.optics["rlnOpticsGroup"][0] = number
+    project.optics[column] = project.optics.pop(column)
+    for axis in "XY":
+        shifts = project.particles.pop(f"rlnOrigin{axis}Angst")
+        project.particles[f"rlnOrigin{axis}"] = [f"{float(str(shift)) / 1.25}" for shift in shifts]
+    particles = project.read()
+    assert particles.optics == expected.optics
+    np.testing.assert_allclose(particles.shifts_in_angstroms, expected.shifts_in_angstroms)
+    assert len(particles.optics_table) == 2
+    project.particles["rlnVoltage"] = [200, 300] * 3  # makes groups of the one
+    assert [group.voltage_kv for group in project.read().optics_groups] == [200, 300]
+
+
 def test_zero_corrections_are_no_corrections(project: SmallProject) -> None:
     project.optics |= {
         "rlnBeamTiltX": ["0.000000"], "rlnBeamTiltY": ["0"], "rlnOddZernike": ["[]"], "rlnEvenZernike": ["[0,0,0.0]"],
@@ -113,24 +146,24 @@ def test_zero_corrections_are_no_corrections(project: SmallProject) -> None:
 
 
 def test_one_class_is_chosen(project: SmallProject) -> None:
-    project.particles["rlnClassNumber"] = [1, 2, 2, 1, 2, 1]
-    project.particles["rlnRandomSubset"] = [1, 1, 2, 2, 2, 1]
+    project.particles["rlnClassNumber"] = [1, 2, 2, 2, 2, 1]
+    project.particles["rlnRandomSubset"] = [1, 1, 2, 1, 2, 1]
     particles = project.read(class_number=2)
-    np.testing.assert_array_equal(particles.defocus_u_in_angstroms, [10100, 10200, 10400])
-    np.testing.assert_array_equal(particles.half_set, [1, 2, 2])
-    assert list(particles.table.index) == [0, 1, 2]
-    assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000", "10400.000000"]
+    np.testing.assert_array_equal(particles.defocus_u_in_angstroms, [10100, 10200, 10300, 10400])
+    np.testing.assert_array_equal(particles.half_set, [1, 2, 1, 2])
+    assert list(particles.table.index) == [0, 1, 2, 3]
+    assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000", "10300.000000", "10400.000000"]
 
 
 def test_the_first_particles_of_a_class_are_chosen(project: SmallProject) -> None:
-    project.particles["rlnClassNumber"] = [1, 2, 2, 1, 2, 1]
-    project.particles["rlnRandomSubset"] = [1, 1, 2, 2, 2, 1]
+    project.particles["rlnClassNumber"] = [1, 2, 2, 2, 2, 2]
+    project.particles["rlnRandomSubset"] = [1, 1, 2, 1, 2, 1]
     path = project.write()
-    particles = read_particles(path, class_number=2, max_particles=2, project_directory=project.root)
-    np.testing.assert_array_equal(particles.defocus_u_in_angstroms, [10100, 10200])
-    assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000"]
-    assert particles.notes == ("The first 2 of 3 particles are used (--max_particles).",)
-    assert read_particles(path, class_number=2, max_particles=3, project_directory=project.root).notes == ()
+    particles = read_particles(path, class_number=2, max_particles=4, project_directory=project.root)
+    np.testing.assert_array_equal(particles.defocus_u_in_angstroms, [10100, 10200, 10300, 10400])
+    assert list(particles.table["rlnDefocusU"]) == ["10100.000000", "10200.000000", "10300.000000", "10400.000000"]
+    assert particles.notes == ("The first 4 of 5 particles are used (--max_particles).",)
+    assert read_particles(path, class_number=2, max_particles=5, project_directory=project.root).notes == ()
 
 
 def test_the_project_directory_is_where_names_start_and_absolute_names_stand(
