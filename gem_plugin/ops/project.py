@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gem_plugin.ops import numba_project, numba_rows
+from gem_plugin.ops import cuda_project, engines, numba_project, numba_rows
 from gem_plugin.ops.moments import Axes, Gradients, axes_of, covariance_chain, symmetric_matrices
 from gem_plugin.ops.reference import project_reference
 from gem_plugin.ops.voxelize import DEFAULT_CUTOFF_SIGMAS, check_parameters
@@ -29,6 +29,7 @@ def project(
     *,
     cutoff_sigmas: float = DEFAULT_CUTOFF_SIGMAS,
     engine: str = "cpu",
+    order: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum the line integrals of Gaussians at the pixel centres of square images.
 
@@ -46,11 +47,14 @@ def project(
     rotations : [B, 3, 3] A, map to view, of `gem_plugin.conventions.rotation_matrices`; has no gradient
     box_size_px : n >= 1
     cutoff_sigmas : radius of the footprint, > 0
-    engine : "reference" (dense, in the arguments' precision) or "cpu" (Numba; float64 geometry, float32 pixels)
+    engine : "reference" (dense, in the arguments' precision), "cpu" (Numba; float64 geometry, float32 pixels) or
+        "cuda" (float32; accuracy: `gem_plugin.ops.cuda_project`)
+    order : for "cuda" alone, [N] `gem_plugin.ops.spatial_order` of these Gaussians, to be kept while they hardly move;
+        it changes last digits only; None: is found anew, which takes longer than drawing a few images
 
     Returns
     -------
-    [B, n, n] y, x in the precision of the centres
+    [B, n, n] y, x in the precision of the centres, on the engine's device
 
     Raises
     ------
@@ -65,6 +69,13 @@ def project(
         return project_reference(
             centres_px, log_scales, quaternions, amplitudes, views.to(centres_px.dtype), box_size_px, cutoff_sigmas
         )
+    if engines.uses_cuda_kernels(engine):
+        device = engines.device_of(engine)
+        on_device = (tensor.to(device) for tensor in (centres_px, log_scales, quaternions, amplitudes))
+        drawn: torch.Tensor = _ProjectCuda.apply(  # type: ignore[no-untyped-call]
+            *on_device, views, box_size_px, cutoff_sigmas, order
+        )
+        return drawn
     if engine != "cpu":
         raise ValueError(f"no engine '{engine}'")
     images: torch.Tensor = _ProjectCpu.apply(  # type: ignore[no-untyped-call]
@@ -108,6 +119,33 @@ class _ProjectCpu(torch.autograd.Function):
         arrays: _Arrays = ctx.arrays
         numba_project.gather_views(*arrays, ctx.cutoff_sigmas, ctx.box_size_px, _chunk(n), padded, sums)
         return (*_parameter_gradients(torch.from_numpy(sums), log_scales, quaternions, ctx.axes), None, None, None)
+
+
+class _ProjectCuda(torch.autograd.Function):
+    """The same gradient by the kernels of cuda/project.cu."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        centres_px: torch.Tensor,
+        log_scales: torch.Tensor,
+        quaternions: torch.Tensor,
+        amplitudes: torch.Tensor,
+        views: torch.Tensor,
+        box_size_px: int,
+        cutoff_sigmas: float,
+        order: torch.Tensor | None,
+    ) -> torch.Tensor:
+        axes = axes_of(log_scales.detach(), quaternions.detach())
+        scene = cuda_project.scene(centres_px, axes, amplitudes, views, box_size_px, cutoff_sigmas, order=order)
+        ctx.save_for_backward(log_scales, quaternions)
+        ctx.axes, ctx.scene = axes, scene
+        return cuda_project.draw(scene).to(centres_px.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        sums = cuda_project.gather(ctx.scene, gradients[0])
+        return (*_parameter_gradients(sums, *ctx.saved_tensors, ctx.axes), None, None, None, None)
 
 
 def _doubles(tensor: torch.Tensor) -> NDArray[np.float64]:

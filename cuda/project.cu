@@ -1,0 +1,427 @@
+// Gaussians to images of the particle in given views, and back: the sums behind gem_plugin/ops/project.py.
+//
+// Defined before this text: REAL (float or double) and REAL_IS_DOUBLE (0 or 1), THREADS of a block, CHUNK Gaussians that a block takes (neighbours
+// in space, so that they are neighbours in every view), LANES threads that share a Gaussian's rows, PATCH_PX numbers
+// of shared memory for the part of an image under the chunk. CHUNK is a multiple of 32 and of THREADS / LANES, and at
+// most 256 and THREADS; LANES is 1, 2, 4, 8, 16 or 32; a row of the image and one number more must fit in the patch.
+//
+// A chunk's part of an image that is larger than the patch is taken in bands of rows. Nothing is left out.
+//
+// Forward, values are integers: in the patch in units of 2^-fine, with `fine` such that the chunk's largest peak
+// is below 2^22 units, so that 256 of them fit in 31 bits; in the image in units of 2^-exponent, so small that the sum
+// of all peaks fits in 62 bits. The one is a multiple of the other. Sums of integers do not depend on their order, so
+// images repeat bit for bit. A contribution is wrong by half a unit of the patch at most: 2^-22 of the chunk's
+// largest peak. With double, both units are the image's.
+//
+// Backward, each Gaussian gathers moments of the gradient; a thread carries them to the Gaussian's ten numbers and adds
+// the images in their order. Each number is written once: nothing is atomic.
+
+#define WARPS (THREADS / 32)
+#define SLOTS (THREADS / LANES)  // Gaussians at a time
+#define EVERY_LANE 0xffffffffu
+
+#define BITS 0.72134752044448170  // exp(-q / 2) = 2^-(BITS q)
+#define INVERSE_ROOT_OF_BITS 1.1774100225154747
+#define INVERSE_OF_TWO_PI 0.15915494309189535
+#define LEAST_VARIANCE 1e-20    // px^2: far below the narrowest Gaussian that the host lets through
+#define LARGEST_VARIANCE 1e30  // px^2: of what is wider, nothing would be seen
+#define FARTHEST 16777216.0    // px: whole numbers up to here are exact in float
+
+__device__ inline float square_root(float x) { return sqrtf(x); }
+__device__ inline double square_root(double x) { return sqrt(x); }
+__device__ inline float round_down(float x) { return floorf(x); }
+__device__ inline double round_down(double x) { return floor(x); }
+__device__ inline float round_up(float x) { return ceilf(x); }
+__device__ inline double round_up(double x) { return ceil(x); }
+__device__ inline float power_of_two(float x) { return exp2f(x); }
+__device__ inline double power_of_two(double x) { return exp2(x); }
+__device__ inline REAL smaller(REAL a, REAL b) { return b < a ? b : a; }
+__device__ inline REAL larger(REAL a, REAL b) { return b > a ? b : a; }
+
+// What a thread keeps of its Gaussian while it goes from image to image.
+struct Gaussian {
+  double x, y, z;   // centre, pixels from the box centre
+  REAL axes[9];     // row i: component i of the three axes, each as long as the width along it
+  REAL least_area;  // product of the two smaller widths, px^2; 0: is not drawn
+  REAL amplitude;
+};
+
+// An ellipse as its rows need it. Pixels on x are counted from `column`, exponents are in bits.
+struct Footprint {
+  REAL slope;        // how far a row's maximum moves in x for a step in y
+  REAL qxx, qyy;     // BITS over the variance of x in a row; BITS over the variance of y
+  REAL centre_x;
+  REAL sigma_x;      // of a row, times BITS^-1/2
+  REAL dy;           // of the first row from the centre
+  REAL left, right;  // first and last pixel of the footprint's box on the image
+  REAL unit_peak;    // value at the centre for amplitude 1
+  int column;
+  int row, rows;     // rows of the footprint on the image
+};
+
+// The pixels of an image that a chunk's footprints lie in.
+struct Extent {
+  int left, top, right, bottom;
+};
+
+__device__ inline Gaussian gaussian_of_thread(
+    const double* __restrict__ centres, const REAL* __restrict__ axes, const REAL* __restrict__ least_areas,
+    const REAL* __restrict__ amplitudes, int n_gaussians) {
+  Gaussian g = {};
+  const int j = blockIdx.x * CHUNK + threadIdx.x;
+  if (threadIdx.x >= CHUNK || j >= n_gaussians) return g;
+  g.x = centres[3 * (long long)j];
+  g.y = centres[3 * (long long)j + 1];
+  g.z = centres[3 * (long long)j + 2];
+  for (int i = 0; i < 9; ++i) g.axes[i] = axes[9 * (long long)j + i];
+  g.least_area = least_areas[j];
+  g.amplitude = amplitudes[j];
+  return g;
+}
+
+// The ellipse of a Gaussian in a view: no rows if it is not on the image or not finite.
+__device__ inline Footprint see(const Gaussian& g, const double* __restrict__ rotation, REAL view_area, REAL cutoff,
+                                int n) {
+  Footprint f = {};
+  const REAL a[3] = {(REAL)rotation[0], (REAL)rotation[1], (REAL)rotation[2]};
+  const REAL b[3] = {(REAL)rotation[3], (REAL)rotation[4], (REAL)rotation[5]};
+  REAL u[3], v[3];  // x and y of the three axes in the image
+  for (int k = 0; k < 3; ++k) {
+    u[k] = a[0] * g.axes[k] + a[1] * g.axes[3 + k] + a[2] * g.axes[6 + k];
+    v[k] = b[0] * g.axes[k] + b[1] * g.axes[3 + k] + b[2] * g.axes[6 + k];
+  }
+  const REAL cxx = u[0] * u[0] + u[1] * u[1] + u[2] * u[2];
+  const REAL cxy = u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+  const REAL cyy = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+  // |u x v| = sqrt(cxx cyy - cxy^2) without its cancellation; never below what the widths allow in this view
+  const REAL wx = u[1] * v[2] - u[2] * v[1], wy = u[2] * v[0] - u[0] * v[2], wz = u[0] * v[1] - u[1] * v[0];
+  const REAL area = larger(square_root(wx * wx + wy * wy + wz * wz), g.least_area * view_area);
+  const REAL sigma_y = square_root(cyy), sigma_row = area / sigma_y;
+  const double px = rotation[0] * g.x + rotation[1] * g.y + rotation[2] * g.z + n / 2;
+  const double py = rotation[3] * g.x + rotation[4] * g.y + rotation[5] * g.z + n / 2;
+  const double reach_x = cutoff * square_root(cxx), reach_y = cutoff * sigma_y;
+  const bool is_on_image = px + reach_x >= 0 && px - reach_x <= n - 1 && py + reach_y >= 0 && py - reach_y <= n - 1;
+  const REAL least = (REAL)LEAST_VARIANCE, largest = (REAL)LARGEST_VARIANCE;
+  const bool has_shape = g.least_area > 0 && sigma_row * sigma_row > least && cyy > least && cxx < largest
+                         && cyy < largest;
+  if (!is_on_image || !has_shape) return f;
+  const double column = fmin(fmax(floor(px), -FARTHEST), FARTHEST);
+  f.slope = cxy / cyy;
+  f.qxx = (REAL)BITS / (sigma_row * sigma_row);
+  f.qyy = (REAL)BITS / cyy;
+  f.centre_x = (REAL)(px - column);
+  f.sigma_x = sigma_row * (REAL)INVERSE_ROOT_OF_BITS;
+  f.unit_peak = (REAL)INVERSE_OF_TWO_PI / area;
+  f.column = (int)column;
+  f.left = (REAL)(fmax(ceil(px - reach_x), 0.0) - column);
+  f.right = (REAL)(fmin(floor(px + reach_x), n - 1.0) - column);
+  const double first = fmax(ceil(py - reach_y), 0.0), last = fmin(floor(py + reach_y), n - 1.0);
+  f.dy = (REAL)(first - py);
+  f.row = (int)first;
+  f.rows = f.left <= f.right ? (int)(last - first) + 1 : 0;
+  return f;
+}
+
+// The part of a row that belongs to the footprint: first and last pixel, the maximum's place, the exponent there.
+struct Row {
+  REAL first, last, top, exponent;
+};
+
+__device__ inline Row row_of(const Footprint& f, REAL dy, REAL cut) {
+  Row row;
+  row.exponent = f.qyy * dy * dy;
+  row.top = f.centre_x + f.slope * dy;
+  const REAL half = square_root(larger(cut - row.exponent, (REAL)0)) * f.sigma_x;
+  row.first = larger(round_up(row.top - half), f.left);
+  row.last = smaller(round_down(row.top + half), f.right);
+  return row;
+}
+
+__device__ inline int least_of_warp(int value) {
+  for (int step = 16; step > 0; step /= 2) {
+    const int other = __shfl_xor_sync(EVERY_LANE, value, step);
+    value = other < value ? other : value;
+  }
+  return value;
+}
+
+// Widen the chunk's bounds [4] (left, top, -right, -bottom) by a warp's footprints; whole warps call it.
+__device__ inline void widen(int* bounds, const Footprint& f) {
+  const int nothing = 0x7fffffff;
+  const int own[4] = {f.rows > 0 ? f.column + (int)f.left : nothing, f.rows > 0 ? f.row : nothing,
+                      f.rows > 0 ? -(f.column + (int)f.right) : nothing,
+                      f.rows > 0 ? -(f.row + f.rows - 1) : nothing};
+  for (int i = 0; i < 4; ++i) {
+    const int least = least_of_warp(own[i]);
+    if (threadIdx.x % 32 == 0) atomicMin(&bounds[i], least);
+  }
+}
+
+__device__ inline Extent extent_of(const int* bounds) {
+  Extent e;
+  e.left = bounds[0];
+  e.top = bounds[1];
+  e.right = -bounds[2];
+  e.bottom = -bounds[3];
+  return e;
+}
+
+// ---------------------------------------------------------------------------------------------------- forward
+
+#if REAL_IS_DOUBLE
+typedef long long Cell;
+__device__ inline void add_to_cell(Cell* cell, Cell value) {
+  atomicAdd((unsigned long long*)cell, (unsigned long long)value);
+}
+__device__ inline Cell units(REAL weight, REAL peak) { return (Cell)__double2ll_rn(weight * peak); }
+// The image's own: eight bytes of shared memory a pixel buy all digits.
+__device__ inline int fine_exponent(int peak_bits, int exponent) { return exponent; }
+#else
+typedef int Cell;
+__device__ inline void add_to_cell(Cell* cell, Cell value) { atomicAdd(cell, value); }
+// The nearest whole number of weight * peak, which is below 2^22: it appears in the last bits beside 3 * 2^22.
+__device__ inline Cell units(REAL weight, REAL peak) {
+  return __float_as_int(fmaf(weight, peak, 12582912.0f)) - 0x4B400000;
+}
+// Of the patch, such that the largest peak (its bits are given) is below 2^22 units. One that is not finite makes the
+// image NaN whatever is summed.
+__device__ inline int fine_exponent(int peak_bits, int exponent) {
+  const int fine = 21 - ((peak_bits >> 23) - 127);
+  return fine < exponent && peak_bits < 0x7f800000 ? fine : exponent;
+}
+#endif
+
+__device__ inline REAL two_to(int exponent) {
+#if REAL_IS_DOUBLE
+  return ldexp(1.0, exponent);
+#else
+  return ldexpf(1.0f, exponent);
+#endif
+}
+
+__device__ inline int bits_of_peak(REAL peak) { return __float_as_int((float)(peak < 0 ? -peak : peak)); }
+
+// Add the part of a footprint that lies in a band of rows to the patch.
+__device__ inline void draw_rows(const Footprint& f, REAL peak, REAL cut, int lane, int first_row, int last_row,
+                                 int patch_left, int stride, Cell* patch) {
+  const int end = f.row + f.rows - 1 < last_row ? f.row + f.rows - 1 : last_row;
+  for (int y = (f.row > first_row ? f.row : first_row) + lane; y <= end; y += LANES) {
+    const Row row = row_of(f, f.dy + (REAL)(y - f.row), cut);
+    if (!(row.first <= row.last)) continue;
+    const int count = (int)(row.last - row.first) + 1;
+    Cell* cell = patch + (y - first_row) * stride + f.column + (int)row.first - patch_left;
+    REAL x = row.first - row.top;
+    for (int i = 0; i < count; ++i) {
+      add_to_cell(cell + i, units(power_of_two(-(row.exponent + f.qxx * x * x)), peak));
+      x += 1;
+    }
+  }
+}
+
+// Add what the patch holds to the image; a warp to a row.
+__device__ inline void flush(const Cell* patch, int stride, int first_row, int last_row, const Extent& extent,
+                             int shift, int n, unsigned long long* __restrict__ image) {
+  for (int y = first_row + threadIdx.x / 32; y <= last_row; y += WARPS) {
+    for (int x = extent.left + threadIdx.x % 32; x <= extent.right; x += 32) {
+      const long long value = patch[(y - first_row) * stride + x - extent.left];
+      // a negative number is shifted as the unsigned number that has its bits
+      if (value != 0) atomicAdd(&image[(long long)y * n + x], (unsigned long long)value << shift);
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) draw_gaussians(
+    const double* __restrict__ rotations,  // [images, 3, 3] map to view; lengths may be scaled, too
+    const REAL* __restrict__ view_areas,   // [images] area in the image of a unit square in its plane
+    const int* __restrict__ exponents,     // [images] the image's unit is 2^-exponent
+    const double* __restrict__ centres,    // [gaussians, 3] x, y, z from the box centre
+    const REAL* __restrict__ axes,         // [gaussians, 3, 3] axes in the columns, as long as the widths
+    const REAL* __restrict__ least_areas,  // [gaussians] product of the two smaller widths; 0: not drawn
+    const REAL* __restrict__ amplitudes,   // [gaussians]
+    int n_gaussians, int n_images, int images_per_block, int box_size_px, REAL cutoff,
+    unsigned long long* __restrict__ sums) {  // [images, n, n] int64, added to
+  __shared__ Footprint footprints[CHUNK];
+  __shared__ REAL peaks[CHUNK];
+  __shared__ Cell patch[PATCH_PX];
+  __shared__ int bounds[4];
+  __shared__ int highest;  // minus the bits of the largest peak
+  const int n = box_size_px, lane = threadIdx.x % LANES, slot = threadIdx.x / LANES;
+  const REAL cut = (REAL)BITS * cutoff * cutoff;
+  const Gaussian g = gaussian_of_thread(centres, axes, least_areas, amplitudes, n_gaussians);
+  const int begin = blockIdx.y * images_per_block;
+  const int end = begin + images_per_block < n_images ? begin + images_per_block : n_images;
+  for (int b = begin; b < end; ++b) {
+    if (threadIdx.x < 4) bounds[threadIdx.x] = 0x7fffffff;
+    if (threadIdx.x == 0) highest = 0;
+    __syncthreads();
+    if (threadIdx.x < CHUNK) {
+      const Footprint f = see(g, rotations + 9 * (long long)b, view_areas[b], cutoff, n);
+      const REAL peak = f.rows > 0 ? g.amplitude * f.unit_peak : (REAL)0;
+      footprints[threadIdx.x] = f;
+      peaks[threadIdx.x] = peak;
+      widen(bounds, f);
+      const int least = least_of_warp(-bits_of_peak(peak));
+      if (threadIdx.x % 32 == 0) atomicMin(&highest, least);
+    }
+    __syncthreads();
+    const Extent extent = extent_of(bounds);
+    const int fine = fine_exponent(-highest, exponents[b]);
+    const REAL per_unit = two_to(fine);
+    const int stride = (extent.right - extent.left + 1) | 1;  // odd: rows begin in different banks
+    const int band = extent.right < extent.left ? 0 : PATCH_PX / stride;
+    for (int first_row = extent.top; band > 0 && first_row <= extent.bottom; first_row += band) {
+      const int last_row = first_row + band - 1 < extent.bottom ? first_row + band - 1 : extent.bottom;
+      for (int i = threadIdx.x; i < (last_row - first_row + 1) * stride; i += THREADS) patch[i] = 0;
+      __syncthreads();
+      for (int j = slot; j < CHUNK; j += SLOTS) {
+        draw_rows(footprints[j], peaks[j] * per_unit, cut, lane, first_row, last_row, extent.left, stride, patch);
+      }
+      __syncthreads();
+      flush(patch, stride, first_row, last_row, extent, exponents[b] - fine, n, sums + (long long)b * n * n);
+      __syncthreads();
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) pixels_of_sums(
+    const long long* __restrict__ sums,  // [images, pixels]
+    const double* __restrict__ units,    // [images] what one counts for
+    long long n_pixels,                  // of an image
+    REAL* __restrict__ pixels) {         // [images, pixels], written
+  const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
+  if (i >= n_pixels) return;
+  const long long place = (long long)blockIdx.y * n_pixels + i;
+  pixels[place] = (REAL)((double)sums[place] * units[blockIdx.y]);
+}
+
+// ---------------------------------------------------------------------------------------------------- backward
+
+// Sums of w, w u, w v, w u u, w u v, w v v over the rows of a band, with w = gradient * 2^-exponent, v the distance
+// from the centre in y and u that from the row's maximum in x.
+__device__ inline void gather_rows(const Footprint& f, REAL cut, int lane, int first_row, int last_row, int patch_left,
+                                   int stride, const REAL* patch, REAL* m) {
+  const int end = f.row + f.rows - 1 < last_row ? f.row + f.rows - 1 : last_row;
+  for (int y = (f.row > first_row ? f.row : first_row) + lane; y <= end; y += LANES) {
+    const REAL v = f.dy + (REAL)(y - f.row);
+    const Row row = row_of(f, v, cut);
+    if (!(row.first <= row.last)) continue;
+    const int count = (int)(row.last - row.first) + 1;
+    const REAL* cell = patch + (y - first_row) * stride + f.column + (int)row.first - patch_left;
+    REAL u = row.first - row.top, s0 = 0, s1 = 0, s2 = 0;
+    for (int i = 0; i < count; ++i) {
+      const REAL w = cell[i] * power_of_two(-(row.exponent + f.qxx * u * u));
+      s0 += w;
+      s1 += w * u;
+      s2 += w * u * u;
+      u += 1;
+    }
+    m[0] += s0;
+    m[1] += s1;
+    m[2] += s0 * v;
+    m[3] += s2;
+    m[4] += s1 * v;
+    m[5] += s0 * v * v;
+  }
+}
+
+// Carry one image's moments to the ten numbers of a Gaussian and add them. With a and b the first rows of the view and
+// c = a - slope b, the precision in the image is, carried back to the map, qxx c c^T + qyy b b^T.
+__device__ inline void add_gradients(const Footprint& f, const REAL* m, REAL amplitude,
+                                     const double* __restrict__ rotation, REAL* s) {
+  const REAL b[3] = {(REAL)rotation[3], (REAL)rotation[4], (REAL)rotation[5]};
+  const REAL c[3] = {(REAL)rotation[0] - f.slope * b[0], (REAL)rotation[1] - f.slope * b[1],
+                     (REAL)rotation[2] - f.slope * b[2]};
+  const REAL qxx = f.qxx / (REAL)BITS, qyy = f.qyy / (REAL)BITS, peak = amplitude * f.unit_peak;
+  const REAL gc = peak * qxx * m[1], gb = peak * qyy * m[2];
+  const REAL hcc = (REAL)0.5 * peak * qxx * (qxx * m[3] - m[0]);
+  const REAL hcb = (REAL)0.5 * peak * qxx * qyy * m[4];
+  const REAL hbb = (REAL)0.5 * peak * qyy * (qyy * m[5] - m[0]);
+  for (int i = 0; i < 3; ++i) s[i] += gc * c[i] + gb * b[i];
+  int place = 3;
+  for (int i = 0; i < 3; ++i) {
+    for (int k = i; k < 3; ++k) {
+      s[place++] += hcc * c[i] * c[k] + hcb * (c[i] * b[k] + b[i] * c[k]) + hbb * b[i] * b[k];
+    }
+  }
+  s[9] += f.unit_peak * m[0];
+}
+
+// Copy a band of the gradient under the chunk to the patch; a warp to a row.
+__device__ inline void fetch(const REAL* __restrict__ image, int n, int first_row, int last_row, const Extent& extent,
+                             int stride, REAL* patch) {
+  for (int y = first_row + threadIdx.x / 32; y <= last_row; y += WARPS) {
+    for (int x = extent.left + threadIdx.x % 32; x <= extent.right; x += 32) {
+      patch[(y - first_row) * stride + x - extent.left] = image[(long long)y * n + x];
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) gather_gradients(
+    const double* __restrict__ rotations,  // [images, 3, 3]; these seven as in draw_gaussians
+    const REAL* __restrict__ view_areas,   // [images]
+    const double* __restrict__ centres,    // [gaussians, 3]
+    const REAL* __restrict__ axes,         // [gaussians, 3, 3]
+    const REAL* __restrict__ least_areas,  // [gaussians]
+    const REAL* __restrict__ amplitudes,   // [gaussians]
+    const REAL* __restrict__ gradients,    // [images, n, n] of the loss in the images
+    int n_gaussians, int n_images, int images_per_block, int box_size_px, REAL cutoff,
+    // written, a part for each group of images: [groups, gaussians, 10] dL/dcentre x, y, z; dL/dCovariance xx, xy, xz,
+    // yy, yz, zz, half of what a pair of off-diagonal elements does; dL/damplitude
+    REAL* __restrict__ parts) {
+  __shared__ Footprint footprints[CHUNK];
+  __shared__ REAL moments[CHUNK][7];  // of six; the seventh keeps the banks apart
+  __shared__ REAL patch[PATCH_PX];
+  __shared__ int bounds[4];
+  const int n = box_size_px, lane = threadIdx.x % LANES, slot = threadIdx.x / LANES;
+  const REAL cut = (REAL)BITS * cutoff * cutoff;
+  const Gaussian g = gaussian_of_thread(centres, axes, least_areas, amplitudes, n_gaussians);
+  REAL total[10] = {};
+  const int begin = blockIdx.y * images_per_block;
+  const int end = begin + images_per_block < n_images ? begin + images_per_block : n_images;
+  for (int b = begin; b < end; ++b) {
+    const double* rotation = rotations + 9 * (long long)b;
+    if (threadIdx.x < 4) bounds[threadIdx.x] = 0x7fffffff;
+    __syncthreads();
+    if (threadIdx.x < CHUNK) {
+      const Footprint f = see(g, rotation, view_areas[b], cutoff, n);
+      footprints[threadIdx.x] = f;
+      for (int i = 0; i < 6; ++i) moments[threadIdx.x][i] = 0;
+      widen(bounds, f);
+    }
+    __syncthreads();
+    const Extent extent = extent_of(bounds);
+    const int stride = (extent.right - extent.left + 1) | 1;
+    const int band = extent.right < extent.left ? 0 : PATCH_PX / stride;
+    for (int first_row = extent.top; band > 0 && first_row <= extent.bottom; first_row += band) {
+      const int last_row = first_row + band - 1 < extent.bottom ? first_row + band - 1 : extent.bottom;
+      fetch(gradients + (long long)b * n * n, n, first_row, last_row, extent, stride, patch);
+      __syncthreads();
+      for (int j = slot; j < CHUNK; j += SLOTS) {  // as often in every thread: SLOTS divides CHUNK
+        REAL m[6] = {};
+        gather_rows(footprints[j], cut, lane, first_row, last_row, extent.left, stride, patch, m);
+        for (int i = 0; i < 6; ++i) {
+          for (int step = LANES / 2; step > 0; step /= 2) m[i] += __shfl_xor_sync(EVERY_LANE, m[i], step);
+          if (lane == 0) moments[j][i] += m[i];
+        }
+      }
+      __syncthreads();
+    }
+    if (threadIdx.x < CHUNK && footprints[threadIdx.x].rows > 0) {
+      add_gradients(footprints[threadIdx.x], moments[threadIdx.x], g.amplitude, rotation, total);
+    }
+  }
+  const int j = blockIdx.x * CHUNK + threadIdx.x;
+  if (threadIdx.x >= CHUNK || j >= n_gaussians) return;
+  for (int i = 0; i < 10; ++i) parts[((long long)blockIdx.y * n_gaussians + j) * 10 + i] = total[i];
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) add_parts(
+    const REAL* __restrict__ parts,  // [parts, numbers]
+    int n_parts, long long n_numbers,
+    double* __restrict__ total) {  // [numbers], written
+  const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
+  if (i >= n_numbers) return;
+  double sum = 0;
+  for (int part = 0; part < n_parts; ++part) sum += parts[part * n_numbers + i];
+  total[i] = sum;
+}
