@@ -17,7 +17,7 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.fit import DataTerm, FitSettings, FitState, GaussianFit, stochastic_settings
 from gem_plugin.gaussians.model import Gaussians, averaged
 from gem_plugin.gaussians.start import Start, choose_coarse_box, choose_n_gaussians, place_gaussians, start_density
-from gem_plugin.half_data import QuarterSets, accumulate_quarters
+from gem_plugin.half_data import QuarterSets, QuarterSums, read_quarters, solve_quarters
 from gem_plugin.image_term import PARTICLES_PER_STEP, ImageTerm
 from gem_plugin.imaging import image_planes
 from gem_plugin.io.particles import Particles
@@ -84,8 +84,28 @@ class HalfData:
         return place_gaussians(self.start.density, self.n_gaussians, generator, group.name, group.order)
 
 
+@dataclass(frozen=True)
+class FittedHalf:
+    """One half set's map of Gaussians, before it is compared with each particle."""
+
+    data: HalfData
+    n_particles: int
+    fits: list[Gaussians]
+    history: FitHistory
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What it takes to compare a half set's particles with its Gaussians."""
+
+    name: str
+    indices: NDArray[np.int64]
+    imaging: Imaging
+    gaussians: Gaussians
+
+
 def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
-    """Make all of one half set's results.
+    """Make all of one half set's results, in one process.
 
     Raises
     ------
@@ -94,10 +114,21 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     JobAborted
         If the monitor was asked to end the run.
     """
-    name = f"Half {half_set}"
-    seeds = np.random.SeedSequence([run.config.seed, half_set])
-    split_seed, noise_seed, quarter_seed, half_seed = seeds.spawn(4)
-    quarters = accumulate_quarters(particles, half_set, run, name, split_seed, noise_seed)
+    fitted = fit_half(particles, half_set, read_half(particles, half_set, run), run)
+    return result_of(half_set, fitted, judge_particles(particles, half_set, judgement_of(fitted), run), run)
+
+
+def read_half(particles: Particles, half_set: int, run: Run) -> QuarterSums:
+    """One pass over a half set's particles; in a team, all members do it together."""
+    split_seed, noise_seed, _, _ = _seeds(half_set, run)
+    return read_quarters(particles, half_set, run, f"Half {half_set}", split_seed, noise_seed)
+
+
+def fit_half(particles: Particles, half_set: int, read: QuarterSums, run: Run) -> FittedHalf:
+    """Fit Gaussians to what was read of a half set."""
+    name = read.name
+    _, _, quarter_seed, half_seed = _seeds(half_set, run)
+    quarters = solve_quarters(particles, read, run)
     equations = quarters.equations[0] + quarters.equations[1]
     start = start_density(quarters.maps, run.radius_px)
     pixel = particles.optics.pixel_size_in_angstroms
@@ -108,20 +139,36 @@ def process_half(particles: Particles, half_set: int, run: Run) -> HalfResult:
     each = "" if _n_fits(run.config) == 1 else " each"
     run.monitor.note(f"{name}: {fits_of}{n_gaussians} Gaussians, {plan.n_steps} steps{each}{_why(run.config, plan)}")
     fits, history = _fit(half, equations, plan, np.random.default_rng(half_seed))
-    gaussians = averaged(fits)
+    return FittedHalf(half, equations.n_particles, fits, _with_scores(history, plan.scores))
+
+
+def judgement_of(fitted: FittedHalf) -> Judgement:
+    """What members of a team need to know of a half that one of them has fitted."""
+    half = fitted.data
+    return Judgement(half.name, np.sort(np.concatenate(half.quarters.indices)), half.imaging, fitted.fits[0])
+
+
+def result_of(half_set: int, fitted: FittedHalf, of_particles: ParticleResults, run: Run) -> HalfResult:
+    """Bring one half set's results together."""
+    quarters, gaussians = fitted.data.quarters, averaged(fitted.fits)
     return HalfResult(
         half_set=half_set,
-        n_particles=equations.n_particles,
+        n_particles=fitted.n_particles,
         gaussians=gaussians,
         gaussian_map=_drawn(gaussians, run),
         model_free_map=quarters.half_map,
         quarter_maps=quarters.maps,
-        noise_power=_on_map_shells(half),
-        history=_with_scores(history, plan.scores),
-        particles=_judge_particles(half, fits[0]),
+        noise_power=_on_map_shells(fitted.data),
+        history=fitted.history,
+        particles=of_particles,
         image_digests=quarters.digests,
         unseen_share=quarters.unseen_share,
     )
+
+
+def _seeds(half_set: int, run: Run) -> list[np.random.SeedSequence]:
+    """Of the split in quarters, the noise's sample, the quarter's fit and the half's."""
+    return np.random.SeedSequence([run.config.seed, half_set]).spawn(4)
 
 
 def _drawn(gaussians: Gaussians, run: Run) -> Map:
@@ -257,22 +304,26 @@ def _settings(config: ReconstructionConfig, n_steps: int, schedule: int) -> FitS
     return stochastic_settings(n_steps, schedule) if config.fit == "images" else FitSettings(n_steps, schedule)
 
 
-def _judge_particles(half: HalfData, gaussians: Gaussians) -> ParticleResults:
-    """Compare each particle with the projection of the half's Gaussians; warn of groups that do not fit."""
-    run = half.run
-    indices = np.sort(np.concatenate(half.quarters.indices))
-    run.monitor.stage(f"{half.name}: comparing each particle", len(indices), "particles")
+def judge_particles(particles: Particles, half_set: int, judged: Judgement, run: Run) -> ParticleResults:
+    """Compare each particle with the projection of the half's Gaussians; warn of groups that do not fit.
+
+    In a team, all members do it together, and the results are the half's owner's.
+    """
+    run.monitor.stage(f"{judged.name}: comparing each particle", len(judged.indices), "particles")
     results = particle_results(
-        gaussians,
-        half.particles,
-        indices,
-        half.imaging,
+        judged.gaussians,
+        particles,
+        judged.indices,
+        judged.imaging,
         engine=run.engine,
         n_threads=run.n_threads,
         monitor=run.monitor,
+        team=run.team,
+        owner=run.team.owner_of(half_set),
     )
-    for sentence in check_residuals(results, run.plane):
-        run.monitor.warn(f"{half.name}: {sentence}")
+    if run.team.owns(half_set):
+        for sentence in check_residuals(results, run.plane):
+            run.monitor.warn(f"{judged.name}: {sentence}")
     return results
 
 

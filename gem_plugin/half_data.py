@@ -1,6 +1,6 @@
 """One half set's particles in one pass: their data in two parts, their noise, and the maps without Gaussians."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,17 @@ class QuarterSets:
     unseen_share: float  # of the directions, by the particles' views
 
 
+@dataclass(frozen=True)
+class QuarterSums:
+    """What one pass over a half set's particles leaves: the arrays of both parts, apart for each kind of images."""
+
+    name: str  # of the half, for messages
+    parts: tuple[NDArray[np.int64], NDArray[np.int64]]  # rows of the particle table
+    of_kinds: list[list[NormalEquations]]  # [parts][kinds]
+    noise: tuple[Noise, ...]  # of each optics group
+    digests: tuple[NDArray[np.int64], NDArray[np.uint64]]  # rows of the particle table, and of their images
+
+
 def accumulate_quarters(
     particles: Particles,
     half_set: int,
@@ -49,7 +60,22 @@ def accumulate_quarters(
     split_seed: np.random.SeedSequence,
     noise_seed: np.random.SeedSequence,
 ) -> QuarterSets:
+    """`read_quarters`, then `solve_quarters`."""
+    sums = read_quarters(particles, half_set, run, name, split_seed, noise_seed)
+    return solve_quarters(particles, sums, run)
+
+
+def read_quarters(
+    particles: Particles,
+    half_set: int,
+    run: Run,
+    name: str,
+    split_seed: np.random.SeedSequence,
+    noise_seed: np.random.SeedSequence,
+) -> QuarterSums:
     """Read a half set's particles once and deal them into two quarter sets.
+
+    In a team, each member reads its share, and the sums are those of all at the half's owner alone.
 
     Raises
     ------
@@ -68,7 +94,17 @@ def accumulate_quarters(
     with ImageReader(particles) as reader:
         noise = measure_noise_of_groups(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
         of_kinds, seen = _accumulate(particles, reader, parts, noise, run)
-    sums, greyscale = _on_one_greyscale(particles, of_kinds, run, name)
+    owner = run.team.owner_of(half_set)
+    for equations in (one for of_part in of_kinds for one in of_part):
+        run.team.sum_at(owner, (equations.right_side, equations.spectrum))
+    rows, digests = zip(*run.team.gathered(seen), strict=True)
+    return QuarterSums(name, parts, of_kinds, noise, (np.concatenate(rows), np.concatenate(digests)))
+
+
+def solve_quarters(particles: Particles, read: QuarterSums, run: Run) -> QuarterSets:
+    """Bring a half set's arrays to one greyscale and symmetry, and solve them without Gaussians."""
+    name, parts, noise, seen = read.name, read.parts, read.noise, read.digests
+    sums, greyscale = _on_one_greyscale(particles, read.of_kinds, run, name)
     on_pixels = (sums[0].crop(run.plane.box_size_px), sums[1].crop(run.plane.box_size_px))
     run.monitor.stage(f"{name}: maps without Gaussians", 3, "maps")
     plain = (_solved(on_pixels[0], run), _solved(on_pixels[1], run))
@@ -99,13 +135,14 @@ def _accumulate(
     noise: tuple[Noise, ...],
     run: Run,
 ) -> tuple[list[list[NormalEquations]], tuple[NDArray[np.int64], NDArray[np.uint64]]]:
-    """The arrays of both parts, apart for images of different pixels, and every image's digest by its row."""
+    """The arrays of what this member reads of both parts, apart for each kind of images, and the images' digests."""
     planes = image_planes(particles, run.plane)
     noise_power = [noise_power_at(one, plane) for one, plane in zip(noise, planes, strict=True)]
     kinds = image_kinds(particles)
     batch_size = max(POINTS_PER_BATCH // max(len(plane.kx) for plane in planes), 1)
-    rows: list[NDArray[np.int64]] = []
-    digests: list[NDArray[np.uint64]] = []
+    total = sum(len(part) for part in parts)
+    rows = [np.zeros(0, dtype=np.int64)]
+    digests = [np.zeros(0, dtype=np.uint64)]
     sums = []
     done = 0
     for part in parts:
@@ -113,15 +150,16 @@ def _accumulate(
         for kind in range(int(kinds.max()) + 1):
             chosen = part[kinds[particles.group_of_particle[part]] == kind]
             accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px)
-            for batch in dataset.stream(particles, reader, chosen, planes, batch_size):
+            own = run.team.share(dataset.read_order(particles, chosen))
+            for batch in dataset.stream(particles, reader, own, planes, batch_size):
                 accumulator.add(batch)
                 rows.append(batch.indices)
                 digests.append(batch.digests)
                 done += len(batch.indices)
-                run.monitor.advance(done)
-            of_kinds.append(accumulator.finish())
+                run.monitor.advance(min(done * run.team.size, total))
+            of_kinds.append(replace(accumulator.finish(), n_particles=len(chosen)))
         sums.append(of_kinds)
-        run.monitor.advance(done)
+        run.monitor.advance(min(done * run.team.size, total))
     return sums, (np.concatenate(rows), np.concatenate(digests))
 
 

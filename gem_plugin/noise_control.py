@@ -14,7 +14,7 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.errors import OptionError
 from gem_plugin.fsc import Shells, correlation
-from gem_plugin.half import process_half
+from gem_plugin.halves import process_halves
 from gem_plugin.honest import Bands, band_powers, mask_halves
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
@@ -65,15 +65,25 @@ def run_noise_control(
     halves, curve, mask : of the data as they are
     """
     radius = control_radius(run.config, run.plane, particles.optics.pixel_size_in_angstroms)
-    if radius is None:
+    controls = control_halves(particles, run)
+    if radius is None or controls is None:
         return None
-    substituted = replace(particles, noise_substitution=NoiseSubstitution(radius, run.config.seed))
-    quiet = replace(run, monitor=_ControlMonitor(run.monitor))
-    controls = (process_half(substituted, 1, quiet), process_half(substituted, 2, quiet))
     control = compare(halves, controls, curve, mask, radius, run.config.noise_control)
     say = run.monitor.warn if control.is_alarming else run.monitor.note
     say(control.statement)
     return control
+
+
+def control_halves(particles: Particles, run: Run) -> Halves | None:
+    """Both halves of the same particles with random phases, at member 0 of a team; None where no control is asked for.
+
+    All members of a team have to call it.
+    """
+    radius = control_radius(run.config, run.plane, particles.optics.pixel_size_in_angstroms)
+    if radius is None:
+        return None
+    substituted = replace(particles, noise_substitution=NoiseSubstitution(radius, run.config.seed))
+    return process_halves(substituted, replace(run, monitor=_ControlMonitor(run.monitor)))
 
 
 def compare(

@@ -1,10 +1,12 @@
 """What the finished Gaussians say of each particle and of each group of particles of one half set."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
-from gem_plugin.dataset import FourierBatch, stream
+from gem_plugin.dataset import FourierBatch, read_order, stream
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
@@ -14,6 +16,7 @@ from gem_plugin.ops.replicate import Tensors
 from gem_plugin.prediction import Imaging, projection_spectra, spectrum_places
 from gem_plugin.reconstruction import ParticleResults
 from gem_plugin.render import as_tensors
+from gem_plugin.team import SOLO, Team
 
 GROUP_COLUMNS = ("rlnGroupName", "rlnGroupNumber", "rlnMicrographName")  # the first that is there names the groups
 PARTICLES_PER_BATCH = 100
@@ -31,6 +34,8 @@ def particle_results(
     engine: str,
     n_threads: int,
     monitor: Monitor,
+    team: Team = SOLO,
+    owner: int = 0,
 ) -> ParticleResults:
     """Project Gaussians onto every particle's image and compare.
 
@@ -44,6 +49,8 @@ def particle_results(
     indices : [m] this half's particles
     imaging : of this half
     n_threads : of the projections' transforms
+    team : whose members compare some particles each
+    owner : the member whose results are those of all particles
     """
     whole, plane = as_tensors(gaussians), imaging.plane
     names, group_of = particle_groups(particles)
@@ -51,13 +58,15 @@ def particle_results(
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
     done = 0
     with ImageReader(particles) as reader:
-        for batch in stream(particles, reader, indices, imaging.planes, PARTICLES_PER_BATCH):
+        own = team.share(read_order(particles, indices))
+        for batch in stream(particles, reader, own, imaging.planes, PARTICLES_PER_BATCH):
             fitted, left = _compare(whole, batch, imaging, engine, n_threads, sums.n_shells)
             scale[batch.indices] = fitted
             residual[batch.indices] = left.sum(axis=1) / batch.plane.weight.sum()
             sums.add(left, batch.plane, group_of[batch.indices])
             done += len(batch.indices)
-            monitor.advance(done)
+            monitor.advance(min(done * team.size, len(indices)))
+    team.sum_at(owner, (scale, residual, *sums.arrays))
     bands = _bands(plane)
     return ParticleResults(
         indices=indices,
@@ -146,6 +155,11 @@ class _ShellSums:
         np.add.at(self._sums, groups, left)
         np.add.at(self._points, groups, np.bincount(shell, weights=plane.weight, minlength=self.n_shells))
         np.add.at(self.counts, groups, 1)
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """All that is summed, for other processes to add to."""
+        return self.counts, self._sums, self._points
 
     def group_means(self, band: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean over a band of shells, [groups]."""

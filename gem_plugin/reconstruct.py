@@ -14,16 +14,16 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.curve_checks import check_curve
 from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
-from gem_plugin.half import process_half
+from gem_plugin.halves import process_halves
 from gem_plugin.honest import mask_halves
-from gem_plugin.image_checks import box_sentences, prepare_images, shifts_sentences
+from gem_plugin.image_checks import box_sentences, prepare_images, table_sentences
 from gem_plugin.independence import refuse_shared_images, views_sentences
 from gem_plugin.io.particles import Particles
 from gem_plugin.local_curve import choose_radius_px, measure_locally
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
-from gem_plugin.noise_control import control_radius, run_noise_control
+from gem_plugin.noise_control import control_halves, control_radius, run_noise_control
 from gem_plugin.ops import resolve_engine, voxelize
 from gem_plugin.particle_list import list_particles
 from gem_plugin.plan import Plan, frequencies_used, make_plan
@@ -34,6 +34,7 @@ from gem_plugin.resolution import resolution_curve
 from gem_plugin.resources import available_memory_bytes
 from gem_plugin.run import Run
 from gem_plugin.symmetry import point_group
+from gem_plugin.team import SOLO, Team
 from gem_plugin.viewing import viewing_maps
 
 Map = NDArray[np.floating[Any]]
@@ -81,6 +82,7 @@ def reconstruct(
     mask: Map | None,
     reference: Map | None,
     monitor: Monitor,
+    team: Team = SOLO,
 ) -> Reconstruction:
     """Fit Gaussians to each half set and judge the result honestly.
 
@@ -89,25 +91,48 @@ def reconstruct(
     n_threads : >= 1
     mask : [n, n, n], 0 to 1, or None to make one from the Gaussians
     reference : [n, n, n] for a check of hand, sign and greyscale, or None
+    team : of which this process is member 0; the others call `assist`
 
     Raises
     ------
-    InputError, OptionError, JobAborted
+    InputError, OptionError, JobAborted, TeamError
     """
-    engine, _ = resolve_engine(config.engine)
-    _set_threads(n_threads, engine)
-    plane, radius_px = _geometry(particles, config)
     messages = _KeepWarnings(monitor)
-    for sentence in shifts_sentences(particles):
-        messages.warn(sentence)
-    particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, messages)
-    group = point_group(config.sym)
-    run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, messages)
-    _compile_engine(engine, messages)
-    halves = (process_half(particles, 1, run), process_half(particles, 2, run))
+    particles, run = _prepared(particles, config, n_threads, messages, team)
+    halves = process_halves(particles, run)
+    if halves is None:
+        raise ValueError(f"this is member {team.rank} of a team: only member 0 has results")
     first, second = (half.image_digests for half in halves)
     refuse_shared_images((first[1], second[1]), (first[0], second[0]))
     return _combine(particles, halves, run, mask, reference, messages)
+
+
+def assist(particles: Particles, config: ReconstructionConfig, *, n_threads: int, monitor: Monitor, team: Team) -> None:
+    """Do a member's share of what member 0 reconstructs, from the same particles and settings.
+
+    Raises
+    ------
+    InputError, OptionError, JobAborted, TeamError
+    """
+    particles, run = _prepared(particles, config, n_threads, monitor, team)
+    process_halves(particles, run)
+    control_halves(particles, run)
+
+
+def _prepared(
+    particles: Particles, config: ReconstructionConfig, n_threads: int, monitor: Monitor, team: Team
+) -> tuple[Particles, Run]:
+    """What every member of a team finds out for itself."""
+    engine, _ = resolve_engine(config.engine)
+    _set_threads(n_threads, engine)
+    plane, radius_px = _geometry(particles, config)
+    for sentence in table_sentences(particles):
+        monitor.warn(sentence)
+    particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, monitor)
+    group = point_group(config.sym)
+    run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, monitor, team)
+    _compile_engine(engine, monitor)
+    return particles, run
 
 
 def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conventions.HalfPlane, float]:

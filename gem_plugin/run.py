@@ -6,6 +6,7 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.monitor import Monitor
 from gem_plugin.symmetry import PointGroup
+from gem_plugin.team import SOLO, Team
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Run:
     radius_px: float  # of the particle sphere
     group: PointGroup
     monitor: Monitor
+    team: Team = SOLO  # the processes that share the work
 
     @property
     def voxels_per_px(self) -> float:

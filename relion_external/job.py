@@ -5,6 +5,7 @@ numerical libraries load.
 """
 
 import contextlib
+import os
 import sys
 import traceback
 import warnings
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_plugin import __version__
-from gem_plugin.errors import GemError, JobAborted, OutputError
+from gem_plugin.errors import GemError, JobAborted, OptionError, OutputError
 from relion_external import file_names
 from relion_external.caches import prepare_caches
 from relion_external.lock import DirectoryInUseError, DirectoryLock
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
+from relion_external.members import Membership, assist_job, find_membership, team_of
 from relion_external.ownership import (
     ForeignDirectoryError,
     is_own_directory,
@@ -64,13 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first == "--version":
         print(f"gem-external {__version__}")
         return 0
-    return run_job(words)
+    try:
+        membership = find_membership(os.environ)
+    except OptionError as error:
+        _say(f"error: {error}")
+        return 1
+    if membership is not None and membership.rank > 0:
+        return assist_job(words, membership)
+    return run_job(words, membership)
 
 
-def run_job(argv: Sequence[str]) -> int:
+def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
     """Run the job that the options ask for; whatever happens, exactly one exit marker stands in ``--o`` at the end.
 
     The exceptions are a directory that is not ours and one in which another run is at work: nothing changes there.
+
+    Parameters
+    ----------
+    membership : of this process, the first of several; None for one that runs alone
     """
     markers = None
     outcome = Outcome.FAILURE
@@ -91,7 +104,7 @@ def run_job(argv: Sequence[str]) -> int:
                 warnings.simplefilter("ignore", RuntimeWarning)
             markers = _claim(options.directory, lock)
             _require_safe_directory(options)
-            outcome = _run_and_watch(options, argv, markers, lock, switch)
+            outcome = _run_and_watch(options, argv, markers, lock, switch, membership)
         except (JobAborted, KeyboardInterrupt) as error:
             outcome = Outcome.ABORTED
             _say(f"aborted: {error}")
@@ -121,7 +134,12 @@ def _require_safe_directory(options: "JobOptions") -> None:
 
 
 def _run_and_watch(
-    options: "JobOptions", argv: Sequence[str], markers: ExitMarkers, lock: DirectoryLock, switch: AbortSwitch
+    options: "JobOptions",
+    argv: Sequence[str],
+    markers: ExitMarkers,
+    lock: DirectoryLock,
+    switch: AbortSwitch,
+    membership: Membership | None,
 ) -> Outcome:
     """Prepare the job directory, then run while listening for the wish to abort."""
     directory = options.directory
@@ -145,11 +163,16 @@ def _run_and_watch(
     switch.attend(markers, when_stuck)
     with switch.watching():
         switch.check()
-        return _run(options, argv, markers, switch, folder)
+        return _run(options, argv, markers, switch, folder, membership)
 
 
 def _run(
-    options: "JobOptions", argv: Sequence[str], markers: ExitMarkers, switch: AbortSwitch, folder: Path
+    options: "JobOptions",
+    argv: Sequence[str],
+    markers: ExitMarkers,
+    switch: AbortSwitch,
+    folder: Path,
+    membership: Membership | None,
 ) -> Outcome:
     """Read, reconstruct, write; returns with the results in place and the marker of success written."""
     from relion_external.progress import make_progress
@@ -170,7 +193,7 @@ def _run(
     from relion_external.nodes import relion_version
     from relion_external.optimiser import resolve_optimiser
 
-    with contextlib.closing(monitor), partial_results(folder):
+    with contextlib.closing(monitor), partial_results(folder), team_of(membership, monitor) as team:
         options, refinement_files, told = resolve_optimiser(options)
         for line in told:
             monitor.note(line)
@@ -185,6 +208,7 @@ def _run(
             mask=inputs.mask,
             reference=inputs.reference,
             monitor=monitor,
+            team=team,
         )
         switch.check()
         outputs.write_results(

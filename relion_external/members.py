@@ -1,0 +1,190 @@
+"""One job in several processes: who this process is among them, and the processes that this program starts itself.
+
+``torchrun`` and ``srun`` start every process and say to each which one it is, in the environment. Process 0 is the
+job that RELION knows: it alone writes, prints and leaves a marker. For several GPUs of one machine it starts the
+others itself.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gem_plugin.errors import GemError, OptionError
+
+if TYPE_CHECKING:
+    from gem_plugin.monitor import Monitor
+    from gem_plugin.team import DistributedTeam, Team
+    from relion_external.options import JobOptions
+
+_PATIENCE_S = 10.0  # for a process that was asked to end
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Which of several processes this is, and where process 0 listens."""
+
+    rank: int
+    size: int
+    rank_on_machine: int
+    address: str
+    port: int
+    has_meeting_place: bool = False  # something else (torchrun) listens there already
+
+    def environment(self) -> dict[str, str]:
+        """The words by which `find_membership` finds it."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.size),
+            "LOCAL_RANK": str(self.rank_on_machine),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
+
+    def join(self) -> "DistributedTeam":
+        """Meet the others.
+
+        Raises
+        ------
+        TeamError
+            If they cannot be reached.
+        """
+        from gem_plugin.team import DistributedTeam
+
+        hosts = self.rank == 0 and not self.has_meeting_place
+        return DistributedTeam(self.rank, self.size, self.address, self.port, hosts=hosts)
+
+
+def find_membership(environment: Mapping[str, str]) -> Membership | None:
+    """Which of several processes the environment says this is; None for one that runs alone.
+
+    torchrun's words come first. Of srun's, those of the job step count alone: a batch script that was given several
+    tasks and starts one program is one process.
+
+    Raises
+    ------
+    OptionError
+        If it says so only in part.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
+        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        on_machine = int(environment.get("LOCAL_RANK", "0"))
+    elif "SLURM_STEP_ID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        rank, size = int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
+        on_machine = int(environment.get("SLURM_LOCALID", "0"))
+    else:
+        return None
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if missing:
+        raise OptionError(
+            f"this is process {rank + 1} of {size}, and {' and '.join(missing)} is not set in the environment: set"
+            " MASTER_ADDR to the name of the first machine and MASTER_PORT to a free port there, as"
+            " relion_external/templates/slurm.sh does, or start the program with torchrun"
+        )
+    return Membership(
+        rank,
+        size,
+        on_machine,
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        environment.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true",
+    )
+
+
+@contextlib.contextmanager
+def start_members(argv: Sequence[str], size: int) -> Iterator[Membership]:
+    """Start the other processes of a job on this machine; this one is process 0.
+
+    They end with the block, whatever happens.
+
+    Parameters
+    ----------
+    argv : the command line, which is theirs, too
+    size : processes in all
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = Membership(0, size, 0, "127.0.0.1", port)
+    command = [sys.executable, "-m", "relion_external.job", *argv]
+    others = []
+    try:
+        for rank in range(1, size):
+            told = Membership(rank, size, rank, own.address, port).environment()
+            others.append(subprocess.Popen(command, env={**os.environ, **told}, stdin=subprocess.DEVNULL))
+        yield own
+    finally:
+        for process in others:
+            process.terminate()
+        for process in others:
+            try:
+                process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def team_of(membership: Membership | None, monitor: "Monitor") -> Iterator["Team"]:
+    """The processes that share the job's work, of which this is the first."""
+    from gem_plugin.team import SOLO
+
+    if membership is None:
+        yield SOLO
+        return
+    team = membership.join()
+    try:
+        machines = team.gathered(socket.gethostname())
+        monitor.note(f"{team.size} processes share the work, on {', '.join(dict.fromkeys(machines))}")
+        yield team
+    finally:
+        team.close()
+
+
+def assist_job(argv: Sequence[str], membership: Membership) -> int:
+    """Be a process other than 0: do a share of the work, write nothing; return the exit code.
+
+    What goes wrong here, process 0 says.
+    """
+    from relion_external.options import parse_command_line
+    from relion_external.startup import limit_threads, within_processors
+
+    try:
+        options, _ = within_processors(parse_command_line(argv))
+    except GemError:
+        return 1  # process 0 reads the same words and says what is wrong with them
+    limit_threads(options.n_threads)
+    team = membership.join()
+    try:
+        _assist(options, team)
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            what = str(error) if isinstance(error, GemError) else f"{type(error).__name__}: {error}"
+            team.tell_error(what)
+        if not isinstance(error, GemError):
+            raise
+        return 1
+    finally:
+        team.close()
+    return 0
+
+
+def _assist(options: "JobOptions", team: "DistributedTeam") -> None:
+    from gem_plugin.monitor import SilentMonitor
+    from gem_plugin.reconstruct import assist
+    from relion_external.inputs import read_inputs
+    from relion_external.optimiser import resolve_optimiser
+
+    team.gathered(socket.gethostname())
+    options, refinement_files, _ = resolve_optimiser(options)
+    assist(
+        read_inputs(options, refinement_files).particles,
+        options.reconstruction_config(),
+        n_threads=options.n_threads,
+        monitor=SilentMonitor(),
+        team=team,
+    )

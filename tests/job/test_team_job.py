@@ -1,0 +1,106 @@
+"""One job in several processes: the same map as one process makes, and one clear end when a process dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gem_plugin.io.maps import read_map
+from gem_plugin.io.star import read_tables
+from relion_external.members import Membership
+from tests.helpers import relative_error
+from tests.job.project import make_project
+
+OPTIONS = ["--in_parts", "Refine3D/job005/run_data.star", "--n_gaussians", "200", "--j", "1"]
+ROUNDING = 2e-3  # of maps after a few steps from sums that were added in another order
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_project(tmp_path, n_particles=37, snr=1.0).write()  # 37: no even split
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def started(size: int, arguments: list[str], directory: Path) -> list[subprocess.Popen[str]]:
+    """The processes of one job, as torchrun would start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "relion_external.job", *arguments]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return [
+        subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": paths, **Membership(rank, size, rank, "127.0.0.1", port).environment()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def run_of(size: int, directory: Path) -> str:
+    """Run a job of some processes to its end and return what the first said."""
+    arguments = ["--o", f"External/job{size:03d}/", *OPTIONS, "--steps", "6"]
+    if size == 1:
+        command = [sys.executable, "-m", "relion_external.job", *arguments]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+        return done.stdout
+    processes = started(size, arguments, directory)
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * size, said
+    assert not any(err for _, err in said)
+    assert not any(out for out, _ in said[1:])  # one process speaks
+    return said[0][0]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_processes_make_the_map_of_one(project: Path, size: int) -> None:
+    alone, together = run_of(1, project), run_of(size, project)
+    assert f"{size} processes share the work" in together
+    assert "processes share" not in alone
+    for half in (1, 2):  # also what the process that fitted half 2 had to say
+        assert f"Half {half}: 200 Gaussians, 6 steps (as asked)" in together
+    for name in ("run_class001.mrc", "gem_half1.mrc", "gem_half2.mrc", "model_free_half2.mrc"):
+        expected = read_map(project / "External/job001" / name).data
+        found = read_map(project / f"External/job{size:03d}" / name).data
+        assert relative_error(found, expected) < ROUNDING, name
+        assert np.abs(expected).max() > 0
+    scales = [
+        read_tables(project / f"External/job{count:03d}/run_data.star")["particles"]
+        .column("gemParticleScale")
+        .astype(float)
+        for count in (1, size)
+    ]
+    assert len(scales[0]) == 37
+    assert np.abs(scales[1] - scales[0]).max() < 0.01 * np.abs(scales[0]).max()
+
+
+def test_a_killed_process_ends_the_job_with_one_sentence(project: Path) -> None:
+    processes = started(2, ["--o", "External/job007/", *OPTIONS, "--steps", "6"], project)
+    first, second = processes
+    assert first.stdout is not None
+    try:
+        while "2 processes share the work" not in first.stdout.readline():
+            assert first.poll() is None
+        second.send_signal(signal.SIGKILL)
+        _, err = first.communicate(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert first.returncode == 1
+    assert "another of the 2 processes ended without a word" in err
+    assert err.count("\n") == 1, err
+    job = project / "External/job007"
+    assert [path.name for path in job.glob("RELION_JOB_EXIT_*")] == ["RELION_JOB_EXIT_FAILURE"]
+    assert not (job / "run_class001.mrc").exists()
