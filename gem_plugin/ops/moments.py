@@ -9,9 +9,7 @@ returns the gradients in those ten numbers. One chain rule turns either into the
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gem_plugin.ops.reference import rotations_from_quaternions
 
@@ -43,10 +41,10 @@ def axes_of(log_scales: torch.Tensor, quaternions: torch.Tensor) -> Axes:
 
 @dataclass(frozen=True)
 class FootprintShape:
-    """What the kernels need of N Gaussians beside their centres."""
+    """What the kernels need of N Gaussians beside their centres, float64 on the parameters' device."""
 
-    factors: NDArray[np.float32]  # [N, 7] Qxx, Qxy/Qxx, Qxz/Qxx, Syy, Syz/Syy, Rzz, sigma_z: see `footprint_shape`
-    peaks: NDArray[np.float32]  # [N] value at the centre
+    factors: torch.Tensor  # [N, 7] Qxx, Qxy/Qxx, Qxz/Qxx, Syy, Syz/Syy, Rzz, sigma_z: see `footprint_shape`
+    peaks: torch.Tensor  # [N] value at the centre
     axes: Axes
 
 
@@ -63,7 +61,7 @@ def footprint_shape(log_scales: torch.Tensor, quaternions: torch.Tensor, amplitu
     rzz = szz - syz**2 / syy
     factors = torch.stack([qxx, qxy / qxx, qxz / qxx, syy, syz / syy, rzz, rzz.rsqrt()], dim=1)
     peaks = amplitudes.double() / ((2 * math.pi) ** 1.5 * axes.scales.prod(1))
-    return FootprintShape(factors.float().numpy(), peaks.float().numpy(), axes)
+    return FootprintShape(factors, peaks, axes)
 
 
 def parameter_gradients(

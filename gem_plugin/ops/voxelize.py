@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gem_plugin.ops import numba_cpu
+from gem_plugin.ops import cuda_voxelize, engines, numba_cpu
 from gem_plugin.ops.moments import footprint_shape, parameter_gradients
 from gem_plugin.ops.reference import voxelize_reference
 
@@ -35,15 +35,26 @@ def voxelize(
     amplitudes : [N] integrals, greyscale x voxels
     box_size_px : n >= 1
     cutoff_sigmas : radius of the footprint, > 0
-    engine : "reference" (dense, in the arguments' precision) or "cpu" (Numba, float32)
+    engine : "reference" (dense, in the arguments' precision), "cpu" (Numba, float32) or "cuda", "cuda:1" (float64
+        for centres in float64, else float32)
 
     Returns
     -------
-    [n, n, n] z, y, x
+    [n, n, n] z, y, x in the precision of the centres, on the engine's device
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong or there is no such engine.
     """
     check_parameters(centres_px, log_scales, quaternions, amplitudes)
     if engine == "reference":
         return voxelize_reference(centres_px, log_scales, quaternions, amplitudes, box_size_px, cutoff_sigmas)
+    if engines.uses_cuda_kernels(engine):
+        device = engines.device_of(engine)
+        on_device = (tensor.to(device) for tensor in (centres_px, log_scales, quaternions, amplitudes))
+        drawn: torch.Tensor = _VoxelizeCuda.apply(*on_device, box_size_px, cutoff_sigmas)  # type: ignore[no-untyped-call]
+        return drawn
     if engine != "cpu":
         raise ValueError(f"no engine '{engine}'")
     volume: torch.Tensor = _VoxelizeCpu.apply(  # type: ignore[no-untyped-call]
@@ -83,9 +94,10 @@ class _VoxelizeCpu(torch.autograd.Function):
         shape = footprint_shape(log_scales.detach(), quaternions.detach(), amplitudes.detach())
         centres = np.ascontiguousarray(centres_px.detach().numpy(), dtype=np.float32)
         volume = np.zeros((box_size_px,) * 3, dtype=np.float32)
-        numba_cpu.scatter(centres, shape.factors, shape.peaks, np.float32(cutoff_sigmas), volume)
+        factors, peaks = shape.factors.float().numpy(), shape.peaks.float().numpy()
+        numba_cpu.scatter(centres, factors, peaks, np.float32(cutoff_sigmas), volume)
         ctx.save_for_backward(log_scales, quaternions, amplitudes)
-        ctx.shape, ctx.centres, ctx.cutoff_sigmas = shape, centres, cutoff_sigmas
+        ctx.shape, ctx.centres, ctx.factors, ctx.cutoff_sigmas = shape, centres, factors, cutoff_sigmas
         return torch.from_numpy(volume).to(centres_px.dtype)
 
     @staticmethod
@@ -93,9 +105,38 @@ class _VoxelizeCpu(torch.autograd.Function):
         log_scales, quaternions, amplitudes = ctx.saved_tensors
         volume_gradient = np.ascontiguousarray(gradients[0].detach().numpy(), dtype=np.float32)
         moments = np.zeros((len(amplitudes), 10), dtype=np.float32)
-        numba_cpu.gather(ctx.centres, ctx.shape.factors, np.float32(ctx.cutoff_sigmas), volume_gradient, moments)
+        numba_cpu.gather(ctx.centres, ctx.factors, np.float32(ctx.cutoff_sigmas), volume_gradient, moments)
         return (
             *parameter_gradients(torch.from_numpy(moments), log_scales, quaternions, amplitudes, ctx.shape),
             None,
             None,
         )
+
+
+class _VoxelizeCuda(torch.autograd.Function):
+    """The same gradient by the kernels of cuda/voxelize.cu."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        centres_px: torch.Tensor,
+        log_scales: torch.Tensor,
+        quaternions: torch.Tensor,
+        amplitudes: torch.Tensor,
+        box_size_px: int,
+        cutoff_sigmas: float,
+    ) -> torch.Tensor:
+        shape = footprint_shape(log_scales.detach(), quaternions.detach(), amplitudes.detach())
+        precision = cuda_voxelize.kernel_precision(centres_px)
+        gaussians = cuda_voxelize.footprints(centres_px.detach(), shape, box_size_px, precision)
+        ctx.save_for_backward(log_scales, quaternions, amplitudes)
+        ctx.shape, ctx.gaussians, ctx.cutoff_sigmas = shape, gaussians, cutoff_sigmas
+        return cuda_voxelize.draw(gaussians, cutoff_sigmas, box_size_px).to(centres_px.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gaussians: cuda_voxelize.Footprints = ctx.gaussians
+        volume_gradient = gradients[0].detach().to(gaussians.shapes.dtype).contiguous()
+        moments = cuda_voxelize.gather(gaussians, ctx.cutoff_sigmas, volume_gradient)
+        log_scales, quaternions, amplitudes = ctx.saved_tensors
+        return (*parameter_gradients(moments, log_scales, quaternions, amplitudes, ctx.shape), None, None)

@@ -29,7 +29,7 @@ def values_and_gradients(parameters: Parameters, n: int, engine: str = "cpu") ->
 def test_no_row_reaches_outside_a_planes_numbers() -> None:
     n, cutoff = 24, np.float32(5)
     centres, log_scales, quaternions, amplitudes = some_gaussians(300, n, 3.0)
-    factors = footprint_shape(log_scales, quaternions, amplitudes).factors
+    factors = footprint_shape(log_scales, quaternions, amplitudes).factors.float().numpy()
     ends = []
     for centre, f in zip(centres.numpy(), factors, strict=True):
         for z in range(*numba_cpu._planes(centre[2], cutoff * f[6], n)):
