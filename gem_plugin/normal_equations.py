@@ -22,7 +22,9 @@ from scipy import fft
 
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch
+from gem_plugin.device_sums import DeviceSliceSums
 from gem_plugin.errors import InputError
+from gem_plugin.ops import engines
 from gem_plugin.spreading import UPSAMPLING, SliceSums, even_resampled, fast_even_size
 
 Map = NDArray[np.floating[Any]]
@@ -221,6 +223,7 @@ class Accumulator:
     render_box_px : voxels of the result on each axis, on which Gaussians are drawn; by default the images' box. A
         larger number means smaller voxels, not a wider box.
     upsampling : of the fine grids; more is more accurate
+    engine : that spreads
     """
 
     def __init__(
@@ -230,13 +233,19 @@ class Accumulator:
         n_threads: int,
         render_box_px: int | None = None,
         upsampling: float = UPSAMPLING,
+        engine: str = "cpu",
     ) -> None:
         self._box_size_px = render_box_px or plane.box_size_px
         self._noise_power = (noise_power,) if isinstance(noise_power, np.ndarray) else tuple(noise_power)
         self._band = data_band(plane, self._box_size_px)
         self._kernel_box_px = kernel_box(self._band, self._box_size_px)
         reach = float(plane.radius.max()) + REACH_MARGIN
-        self._sums = SliceSums(reach, self._box_size_px, 2 * self._kernel_box_px, upsampling)
+        self._sums: SliceSums | DeviceSliceSums
+        if engines.uses_cuda_kernels(engine):
+            device = engines.device_of(engine)
+            self._sums = DeviceSliceSums(reach, self._box_size_px, 2 * self._kernel_box_px, upsampling, device)
+        else:
+            self._sums = SliceSums(reach, self._box_size_px, 2 * self._kernel_box_px, upsampling)
         self._n_threads = n_threads
         self._n_particles = 0
 

@@ -197,7 +197,7 @@ class SliceSums:
         ValueError
             If a point can lie beyond the sums' reach.
         """
-        largest = float(plane.radius.max()) * float(np.linalg.norm(slices[:, :2], ord=2, axis=(1, 2)).max())
+        largest = largest_frequency(plane, slices)
         if largest > self._reach * (1 + 1e-6) + 0.5:
             raise ValueError(f"points up to {largest:.2f} cycles a box edge, but sums for {self._reach:.2f}")
         spread_slices(
@@ -241,6 +241,11 @@ class SliceSums:
         given, last = np.arange(grid.size_x) - MARGIN, np.arange(band + 1)
         along = (matrix(last, given) / 2).astype(np.float32), (matrix(-last, given) / 2).astype(np.float32)
         return even_resampled(self._kernel_sums, across, along)
+
+
+def largest_frequency(plane: HalfPlane, slices: Doubles) -> float:
+    """A bound of how far from the origin any point of some slices lies, in cycles a box edge of the map."""
+    return float(plane.radius.max()) * float(np.linalg.norm(slices[:, :2], ord=2, axis=(1, 2)).max())
 
 
 def slice_grids(
