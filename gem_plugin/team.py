@@ -84,12 +84,13 @@ class DistributedTeam(Team):
 
     def __init__(self, rank: int, size: int, address: str, port: int, *, hosts: bool) -> None:
         import torch.distributed as network
-        from torch.distributed.distributed_c10d import TCPStore
 
         self.rank, self.size = rank, size
         self._network = network
         try:
-            self._store = TCPStore(address, port, is_master=hosts, timeout=LONGEST_JOINING)
+            self._store = network.TCPStore(  # type: ignore[attr-defined]
+                address, port, is_master=hosts, timeout=LONGEST_JOINING
+            )
             network.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
         except (RuntimeError, ValueError) as error:
             raise TeamError(

@@ -17,15 +17,28 @@ from tests.helpers import relative_error
 from tests.job.project import make_project
 
 OPTIONS = ["--in_parts", "Refine3D/job005/run_data.star", "--n_gaussians", "200", "--j", "1"]
-ROUNDING = 2e-3  # of maps after a few steps from sums that were added in another order
+ROUNDING = 1e-5  # of sums that were added in another order
+FITTED = 1e-2  # Adam divides by the gradient's size: where that is next to nothing, rounding decides on a step
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_project(tmp_path, n_particles=37, snr=1.0).write()  # 37: no even split
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of 37 particles, which no team can share out evenly."""
+    directory = tmp_path_factory.mktemp("team")
+    make_project(directory, n_particles=37, snr=1.0).write()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def alone(project: Path) -> str:
+    """What a run in one process says."""
+    return run_of(1, project)
+
+
+def environment() -> dict[str, str]:
+    """In which this checkout's program is found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 def started(size: int, arguments: list[str], directory: Path) -> list[subprocess.Popen[str]]:
@@ -34,12 +47,11 @@ def started(size: int, arguments: list[str], directory: Path) -> list[subprocess
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "relion_external.job", *arguments]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return [
         subprocess.Popen(
             command,
             cwd=directory,
-            env={**os.environ, "PYTHONPATH": paths, **Membership(rank, size, rank, "127.0.0.1", port).environment()},
+            env={**environment(), **Membership(rank, size, rank, "127.0.0.1", port).environment()},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -53,7 +65,8 @@ def run_of(size: int, directory: Path) -> str:
     arguments = ["--o", f"External/job{size:03d}/", *OPTIONS, "--steps", "6"]
     if size == 1:
         command = [sys.executable, "-m", "relion_external.job", *arguments]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
         return done.stdout
     processes = started(size, arguments, directory)
     said = [process.communicate(timeout=300) for process in processes]
@@ -64,25 +77,25 @@ def run_of(size: int, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_several_processes_make_the_map_of_one(project: Path, size: int) -> None:
-    alone, together = run_of(1, project), run_of(size, project)
+def test_several_processes_make_the_map_of_one(project: Path, alone: str, size: int) -> None:
+    together = run_of(size, project)
     assert f"{size} processes share the work" in together
     assert "processes share" not in alone
     for half in (1, 2):  # also what the process that fitted half 2 had to say
         assert f"Half {half}: 200 Gaussians, 6 steps (as asked)" in together
-    for name in ("run_class001.mrc", "gem_half1.mrc", "gem_half2.mrc", "model_free_half2.mrc"):
+    bounds = {"run_class001.mrc": FITTED, "gem_half1.mrc": FITTED, "gem_half2.mrc": FITTED}
+    for name, bound in (bounds | {"model_free_half1.mrc": ROUNDING, "model_free_half2.mrc": ROUNDING}).items():
         expected = read_map(project / "External/job001" / name).data
         found = read_map(project / f"External/job{size:03d}" / name).data
-        assert relative_error(found, expected) < ROUNDING, name
+        assert relative_error(found, expected) < bound, name
         assert np.abs(expected).max() > 0
-    scales = [
-        read_tables(project / f"External/job{count:03d}/run_data.star")["particles"]
-        .column("gemParticleScale")
-        .astype(float)
-        for count in (1, size)
-    ]
+    scales = [scales_of(project / f"External/job{count:03d}/run_data.star") for count in (1, size)]
     assert len(scales[0]) == 37
     assert np.abs(scales[1] - scales[0]).max() < 0.01 * np.abs(scales[0]).max()
+
+
+def scales_of(table: Path) -> np.ndarray:
+    return read_tables(table)["particles"].texts("gemParticleScale").astype(float)
 
 
 def test_a_killed_process_ends_the_job_with_one_sentence(project: Path) -> None:
