@@ -1,9 +1,10 @@
 // Gaussians to images of the particle in given views, and back: the sums behind gem_plugin/ops/project.py.
 //
-// Defined before this text: REAL (float or double) and REAL_IS_DOUBLE (0 or 1), THREADS of a block, CHUNK Gaussians that a block takes (neighbours
-// in space, so that they are neighbours in every view), LANES threads that share a Gaussian's rows, PATCH_PX numbers
-// of shared memory for the part of an image under the chunk. CHUNK is a multiple of 32 and of THREADS / LANES, and at
-// most 256 and THREADS; LANES is 1, 2, 4, 8, 16 or 32; a row of the image and one number more must fit in the patch.
+// Defined before this text: REAL (float or double) and REAL_IS_DOUBLE (0 or 1), THREADS of a block, BLOCKS_DRAWING and
+// BLOCKS_GATHERING that a multiprocessor shall have registers for, CHUNK Gaussians that a block takes (neighbours in
+// space, so that they are neighbours in every view), LANES threads that share a Gaussian's rows, PATCH_PX numbers of
+// shared memory for the part of an image under the chunk. CHUNK is a multiple of 32 and of THREADS / LANES, and at most
+// 256 and THREADS; LANES is 1, 2, 4, 8, 16 or 32; a row of the image and one number more must fit in the patch.
 //
 // A chunk's part of an image that is larger than the patch is taken in bands of rows. Nothing is left out.
 //
@@ -202,7 +203,7 @@ __device__ inline REAL two_to(int exponent) {
 __device__ inline int bits_of_peak(REAL peak) { return __float_as_int((float)(peak < 0 ? -peak : peak)); }
 
 // Add the part of a footprint that lies in a band of rows to the patch.
-__device__ inline void draw_rows(const Footprint& f, REAL peak, REAL cut, int lane, int first_row, int last_row,
+__device__ inline void draw_rows(Footprint f, REAL peak, REAL cut, int lane, int first_row, int last_row,
                                  int patch_left, int stride, Cell* patch) {
   const int end = f.row + f.rows - 1 < last_row ? f.row + f.rows - 1 : last_row;
   for (int y = (f.row > first_row ? f.row : first_row) + lane; y <= end; y += LANES) {
@@ -230,7 +231,7 @@ __device__ inline void flush(const Cell* patch, int stride, int first_row, int l
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) draw_gaussians(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_DRAWING) draw_gaussians(
     const double* __restrict__ rotations,  // [images, 3, 3] map to view; lengths may be scaled, too
     const REAL* __restrict__ view_areas,   // [images] area in the image of a unit square in its plane
     const int* __restrict__ exponents,     // [images] the image's unit is 2^-exponent
@@ -239,7 +240,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) draw_gaussians(
     const REAL* __restrict__ least_areas,  // [gaussians] product of the two smaller widths; 0: not drawn
     const REAL* __restrict__ amplitudes,   // [gaussians]
     int n_gaussians, int n_images, int images_per_block, int box_size_px, REAL cutoff,
-    unsigned long long* __restrict__ sums) {  // [images, n, n] int64, added to
+    unsigned long long* __restrict__ sums  // [images, n, n] int64, added to
+) {
   __shared__ Footprint footprints[CHUNK];
   __shared__ REAL peaks[CHUNK];
   __shared__ Cell patch[PATCH_PX];
@@ -287,7 +289,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) pixels_of_sums(
     const long long* __restrict__ sums,  // [images, pixels]
     const double* __restrict__ units,    // [images] what one counts for
     long long n_pixels,                  // of an image
-    REAL* __restrict__ pixels) {         // [images, pixels], written
+    REAL* __restrict__ pixels            // [images, pixels], written
+) {
   const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i >= n_pixels) return;
   const long long place = (long long)blockIdx.y * n_pixels + i;
@@ -298,7 +301,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pixels_of_sums(
 
 // Sums of w, w u, w v, w u u, w u v, w v v over the rows of a band, with w = gradient * 2^-exponent, v the distance
 // from the centre in y and u that from the row's maximum in x.
-__device__ inline void gather_rows(const Footprint& f, REAL cut, int lane, int first_row, int last_row, int patch_left,
+__device__ inline void gather_rows(Footprint f, REAL cut, int lane, int first_row, int last_row, int patch_left,
                                    int stride, const REAL* patch, REAL* m) {
   const int end = f.row + f.rows - 1 < last_row ? f.row + f.rows - 1 : last_row;
   for (int y = (f.row > first_row ? f.row : first_row) + lane; y <= end; y += LANES) {
@@ -356,7 +359,7 @@ __device__ inline void fetch(const REAL* __restrict__ image, int n, int first_ro
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) gather_gradients(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_GATHERING) gather_gradients(
     const double* __restrict__ rotations,  // [images, 3, 3]; these seven as in draw_gaussians
     const REAL* __restrict__ view_areas,   // [images]
     const double* __restrict__ centres,    // [gaussians, 3]
@@ -365,9 +368,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) gather_gradients(
     const REAL* __restrict__ amplitudes,   // [gaussians]
     const REAL* __restrict__ gradients,    // [images, n, n] of the loss in the images
     int n_gaussians, int n_images, int images_per_block, int box_size_px, REAL cutoff,
-    // written, a part for each group of images: [groups, gaussians, 10] dL/dcentre x, y, z; dL/dCovariance xx, xy, xz,
-    // yy, yz, zz, half of what a pair of off-diagonal elements does; dL/damplitude
-    REAL* __restrict__ parts) {
+    REAL* __restrict__ parts  // [groups of images, gaussians, 10], written: see below
+) {
+  // dL/dcentre x, y, z; dL/dCovariance xx, xy, xz, yy, yz, zz, half of what a pair of off-diagonal elements does;
+  // dL/damplitude
   __shared__ Footprint footprints[CHUNK];
   __shared__ REAL moments[CHUNK][7];  // of six; the seventh keeps the banks apart
   __shared__ REAL patch[PATCH_PX];
@@ -418,7 +422,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gather_gradients(
 extern "C" __global__ void __launch_bounds__(THREADS) add_parts(
     const REAL* __restrict__ parts,  // [parts, numbers]
     int n_parts, long long n_numbers,
-    double* __restrict__ total) {  // [numbers], written
+    double* __restrict__ total     // [numbers], written
+) {
   const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i >= n_numbers) return;
   double sum = 0;

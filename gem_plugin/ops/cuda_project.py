@@ -40,6 +40,8 @@ def project_source(real: str, *, patch_px: int, lanes: int = LANES, chunk: int =
         "CHUNK": chunk,
         "LANES": lanes,
         "PATCH_PX": patch_px,
+        "BLOCKS_DRAWING": 1 if real == "double" else 4,
+        "BLOCKS_GATHERING": 1 if real == "double" else 3,
     }
     return KernelSource(("project.cu",), tuple((name, str(value)) for name, value in defines.items()))
 

@@ -144,8 +144,9 @@ class _ProjectCuda(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        log_scales, quaternions = ctx.saved_tensors
         sums = cuda_project.gather(ctx.scene, gradients[0])
-        return (*_parameter_gradients(sums, *ctx.saved_tensors, ctx.axes), None, None, None, None)
+        return (*_parameter_gradients(sums, log_scales, quaternions, ctx.axes), None, None, None, None)
 
 
 def _doubles(tensor: torch.Tensor) -> NDArray[np.float64]:

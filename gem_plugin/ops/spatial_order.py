@@ -1,5 +1,7 @@
 """An order of Gaussians in which runs of neighbours in the array are neighbours in space: a balanced k-d tree."""
 
+import itertools
+
 import torch
 
 _WIDEST = 0.999  # of a part's extent, so that a part's keys stay below the next one's
@@ -33,7 +35,7 @@ def spatial_order(centres: torch.Tensor, chunk: int) -> torch.Tensor:
 def _halved(bounds: list[int], chunk: int) -> list[int]:
     """Halve each part at a multiple of `chunk` from its beginning; a part of one chunk stays."""
     finer = bounds[:1]
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         chunks = -(-(end - begin) // chunk)
         if chunks > 1:
             finer.append(begin + chunk * (chunks // 2))
