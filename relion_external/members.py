@@ -81,7 +81,7 @@ def find_membership(environment: Mapping[str, str]) -> Membership | None:
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing:
         raise OptionError(
-            f"this is process {rank + 1} of {size}, and {' and '.join(missing)} is not set in the environment: set"
+            f"this is process {rank + 1} of {size}, and the environment lacks {' and '.join(missing)}: set"
             " MASTER_ADDR to the name of the first machine and MASTER_PORT to a free port there, as"
             " relion_external/templates/slurm.sh does, or start the program with torchrun"
         )

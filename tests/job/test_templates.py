@@ -77,9 +77,27 @@ def test_job_files_name_the_job_and_options_that_exist(name: str):
     assert {"in_part", "in_3dref", "in_mask", "nr_threads", "param1_label", "param1_value"} <= set(values)
 
 
-def test_the_submission_script_as_relion_fills_it_in(tmp_path: Path):
+def test_the_launcher_of_several_machines_names_the_first_and_starts_all(tmp_path: Path):
+    for name in ("gem-external.sh", "gem-external-nodes.sh"):
+        shutil.copy(TEMPLATES / name, tmp_path)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\n[ \"$3\" = 'node[7-8]' ] && printf 'node7\\nnode8\\n'\n")
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$MASTER_ADDR:$MASTER_PORT"\nshift\nexec "$@"\n')
+    named = program(tmp_path / "named", "named")
+    for name in ("scontrol", "srun"):
+        (tmp_path / name).chmod(0o755)
+    words = ["--o", "External/job001/", "--in_parts", "My Project/run_data.star"]
+    launcher = tmp_path / "gem-external-nodes.sh"
+    alone = launch(launcher, *words, path=str(tmp_path), GEM_EXTERNAL=str(named))
+    assert alone.stdout == f"named {' '.join(words)}\n"
+    allocation = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "40012"}
+    several = launch(launcher, *words, path=str(tmp_path), GEM_EXTERNAL=str(named), **allocation)
+    assert several.stdout == f"node7:20012\nnamed {' '.join(words)}\n"
+
+
+@pytest.mark.parametrize("name", ["slurm.sh", "slurm_nodes.sh"])
+def test_the_submission_script_as_relion_fills_it_in(tmp_path: Path, name: str):
     """RELION replaces the whole line of the command; the shell waits for the command when it is told to end."""
-    text = (TEMPLATES / "slurm.sh").read_text()
+    text = (TEMPLATES / name).read_text()
     lines = [
         line if "XXXcommandXXX" not in line else "sh -c 'kill -TERM $PPID; sleep 1; echo still here'"
         for line in text.splitlines()
