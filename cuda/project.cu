@@ -5,6 +5,7 @@
 // space, so that they are neighbours in every view), LANES threads that share a Gaussian's rows, PATCH_PX numbers of
 // shared memory for the part of an image under the chunk. CHUNK is a multiple of 32 and of THREADS / LANES, and at most
 // 256 and THREADS; LANES is 1, 2, 4, 8, 16 or 32; a row of the image and one number more must fit in the patch.
+// common.cu stands before this text, too.
 //
 // A chunk's part of an image that is larger than the patch is taken in bands of rows. Nothing is left out.
 //
@@ -19,7 +20,6 @@
 
 #define WARPS (THREADS / 32)
 #define SLOTS (THREADS / LANES)  // Gaussians at a time
-#define EVERY_LANE 0xffffffffu
 
 #define BITS 0.72134752044448170  // exp(-q / 2) = 2^-(BITS q)
 #define INVERSE_ROOT_OF_BITS 1.1774100225154747
@@ -27,17 +27,6 @@
 #define LEAST_VARIANCE 1e-20    // px^2: far below the narrowest Gaussian that the host lets through
 #define LARGEST_VARIANCE 1e30  // px^2: of what is wider, nothing would be seen
 #define FARTHEST 16777216.0    // px: whole numbers up to here are exact in float
-
-__device__ inline float square_root(float x) { return sqrtf(x); }
-__device__ inline double square_root(double x) { return sqrt(x); }
-__device__ inline float round_down(float x) { return floorf(x); }
-__device__ inline double round_down(double x) { return floor(x); }
-__device__ inline float round_up(float x) { return ceilf(x); }
-__device__ inline double round_up(double x) { return ceil(x); }
-__device__ inline float power_of_two(float x) { return exp2f(x); }
-__device__ inline double power_of_two(double x) { return exp2(x); }
-__device__ inline REAL smaller(REAL a, REAL b) { return b < a ? b : a; }
-__device__ inline REAL larger(REAL a, REAL b) { return b > a ? b : a; }
 
 // What a thread keeps of its Gaussian while it goes from image to image.
 struct Gaussian {
@@ -133,14 +122,14 @@ __device__ inline Row row_of(const Footprint& f, REAL dy, REAL cut) {
   row.exponent = f.qyy * dy * dy;
   row.top = f.centre_x + f.slope * dy;
   const REAL half = square_root(larger(cut - row.exponent, (REAL)0)) * f.sigma_x;
-  row.first = larger(round_up(row.top - half), f.left);
-  row.last = smaller(round_down(row.top + half), f.right);
+  row.first = larger(rounded_up(row.top - half), f.left);
+  row.last = smaller(rounded_down(row.top + half), f.right);
   return row;
 }
 
 __device__ inline int least_of_warp(int value) {
   for (int step = 16; step > 0; step /= 2) {
-    const int other = __shfl_xor_sync(EVERY_LANE, value, step);
+    const int other = __shfl_xor_sync(WHOLE_WARP, value, step);
     value = other < value ? other : value;
   }
   return value;
@@ -404,7 +393,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_GATHERING) gather_g
         REAL m[6] = {};
         gather_rows(footprints[j], cut, lane, first_row, last_row, extent.left, stride, patch, m);
         for (int i = 0; i < 6; ++i) {
-          for (int step = LANES / 2; step > 0; step /= 2) m[i] += __shfl_xor_sync(EVERY_LANE, m[i], step);
+          for (int step = LANES / 2; step > 0; step /= 2) m[i] += __shfl_xor_sync(WHOLE_WARP, m[i], step);
           if (lane == 0) moments[j][i] += m[i];
         }
       }
