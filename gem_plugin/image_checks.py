@@ -11,9 +11,22 @@ from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 from gem_plugin.neighbours import neighbours_of, neighbours_sentence
 from gem_plugin.normalisation import find_repair
+from gem_plugin.plausible import plausibility_sentences
+from gem_plugin.premultiplication import premultiplication_sentences
 from gem_plugin.run import Run
 
 SHIFTED_SHARE = 0.1  # of the particles: more cannot be outliers
+
+
+def table_sentences(particles: Particles) -> list[str]:
+    """What to say of a table's values before an image is read.
+
+    Raises
+    ------
+    InputError
+        If the values cannot be.
+    """
+    return [*plausibility_sentences(particles), *shifts_sentences(particles)]
 
 
 def shifts_sentences(particles: Particles) -> list[str]:
@@ -51,6 +64,8 @@ def prepare_images(
     if neighbours is not None and neighbours.n_near:
         say = monitor.warn if neighbours.n_same else monitor.note
         say(neighbours_sentence(neighbours, len(particles), 2 * radius_in_angstroms))
+    for sentence in premultiplication_sentences(particles, config.seed):
+        monitor.warn(sentence)
     repair = find_repair(particles, radius_in_angstroms, bool(config.invert_contrast), config.seed, monitor)
     if repair is None:
         return particles

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_plugin.errors import ResourceError
-from gem_plugin.image_checks import shifts_sentences
+from gem_plugin.image_checks import table_sentences
 from gem_plugin.reconstruct import plan
 from relion_external.inputs import Inputs, read_inputs
 from relion_external.optimiser import resolve_optimiser
@@ -33,7 +33,7 @@ def check(options: JobOptions) -> list[str]:
         f"Particles: {options.particle_table}, {len(inputs.particles)} images",
         *inputs.particles.notes,
         *planned.lines(),
-        *(f"warning: {sentence}" for sentence in shifts_sentences(inputs.particles)),
+        *(f"warning: {sentence}" for sentence in table_sentences(inputs.particles)),
     ]
     if options.output is not None:
         lines.append(f"Results would be written to {options.output}/")
@@ -50,6 +50,7 @@ def look_ahead(options: JobOptions, inputs: Inputs) -> list[str]:
         If the results would not fit on the disk.
     """
     planned = _plan(options, inputs)
+    table_sentences(inputs.particles)  # the run itself tells them, after it has refused what cannot be
     require_disk(options.directory, planned.disk_bytes)
     return [*inputs.particles.notes, *planned.lines()]
 

@@ -29,7 +29,7 @@ def read_half_sets(table: StarTable, seed: int) -> tuple[NDArray[np.int8], bool,
             raise InputError(
                 f"{table.path} has {count or 'no'} particle in half set {number} "
                 f"({HALF_SET_COLUMN} {number}) among the {len(table)} particles used; each half needs at least "
-                f"{LEAST_IN_HALF}, one for each quarter set. Look at --class and --max_particles, or give another table."
+                f"{LEAST_IN_HALF}, one a quarter set. Look at --class and --max_particles, or give another table."
             )
     note = (
         f"{table.path} has no {HALF_SET_COLUMN}: the particles are split into halves here, at random by their images' "

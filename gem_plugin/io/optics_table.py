@@ -13,6 +13,11 @@ from gem_plugin.io.star import StarTable
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")  # first wins
 MAGNIFICATION_COLUMNS = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+LENS_RANGES = {  # least, most, what is expected: beyond, it is another unit, or nonsense
+    "rlnVoltage": (10.0, 3500.0, "kilovolts, e.g. 300; mend its unit"),
+    "rlnSphericalAberration": (-20.0, 20.0, "millimetres, e.g. 2.7; mend its unit"),
+    "rlnAmplitudeContrast": (-0.999, 0.999, "a value between 0 and 1, e.g. 0.1; divide a percentage by 100"),
+}
 IDENTITY = (1.0, 0.0, 0.0, 1.0)
 
 # what was done to the images' CTF before: nothing, phases flipped, multiplied by it, corrected for it
@@ -101,23 +106,11 @@ def read_optics_groups(
     InputError
         If a value is missing or cannot be.
     """
-    values = {
-        column: _values(table, rows, column, group_of_particle)
-        for column in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-    }
+    values = {column: _lens_values(table, rows, column, group_of_particle) for column in LENS_RANGES}
     sizes = _pixel_sizes_in_angstroms(rows)
-    for column, is_good, expected in (
-        ("rlnVoltage", (values["rlnVoltage"] >= 1) & (values["rlnVoltage"] <= 10_000), "kilovolts, e.g. 300"),
-        ("rlnAmplitudeContrast", np.abs(values["rlnAmplitudeContrast"]) < 1, "a value between 0 and 1, e.g. 0.1"),
-    ):
-        if not is_good.all():
-            raise InputError(f"{rows.path}: {column} is {values[column][~is_good][0]:g}; expected {expected}.")
     tilts = np.stack([rows.numbers(f"rlnBeamTilt{axis}", default=0.0) for axis in "XY"], axis=1)
     matrices = [rows.numbers(column, default=one) for column, one in zip(MAGNIFICATION_COLUMNS, IDENTITY, strict=True)]
     original = rows.numbers("rlnMicrographOriginalPixelSize", default=0.0)
-    named = "rlnOpticsGroupName" in rows
-    names = rows.frame["rlnOpticsGroupName"] if named else "opticsGroup" + rows.frame["rlnOpticsGroup"].astype(str)
-    names = names.to_numpy()
     return tuple(
         OpticsGroup(
             name=str(rows.frame["rlnOpticsGroupName"].iloc[i])
@@ -155,6 +148,22 @@ def of_particle_or_group(
     return np.broadcast_to(np.asarray(default, np.float64), (len(table),)).copy()
 
 
+def _lens_values(
+    table: StarTable, rows: StarTable, column: str, group_of_particle: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """One of `LENS_RANGES` of each group, which is refused beyond its range."""
+    values = _values(table, rows, column, group_of_particle)
+    least, most, expected = LENS_RANGES[column]
+    is_bad = ~((values >= least) & (values <= most))
+    if is_bad.any():
+        group = int(np.flatnonzero(is_bad)[0])
+        at = rows.row_name(group)
+        if column in table:  # the particle's own value wins
+            at = table.row_name(int(np.flatnonzero(group_of_particle == group)[0]))
+        raise InputError(f"{rows.path}: {column} is {values[group]:g} in {at}; expected {expected}.")
+    return values
+
+
 def _values(
     table: StarTable, rows: StarTable, column: str, group_of_particle: NDArray[np.int32]
 ) -> NDArray[np.float64]:
@@ -177,10 +186,12 @@ def _pixel_sizes_in_angstroms(rows: StarTable) -> NDArray[np.float64]:
     for column in PIXEL_SIZE_COLUMNS:
         if column in rows:
             sizes = rows.numbers(column)
-            is_bad = ~((sizes > 0) & (sizes < 1000))
+            is_bad = ~((sizes > 0.02) & (sizes < 200))
             if is_bad.any():
+                row = int(np.flatnonzero(is_bad)[0])
                 raise InputError(
-                    f"{rows.path}: {column} is {sizes[is_bad][0]:g} in data_optics; expected Angstrom a pixel."
+                    f"{rows.path}: {column} is {sizes[row]:g} in {rows.row_name(row)}; expected Angstrom a pixel, e.g. "
+                    "1.2; mend its unit."
                 )
             return sizes
     raise InputError(f"{rows.path} has no pixel size in data_optics; expected {PIXEL_SIZE_COLUMNS[0]}.")
@@ -204,10 +215,12 @@ def _terms(rows: StarTable, column: str, row: int) -> tuple[float, ...]:
 
 def _magnification(rows: StarTable, matrix: list[float], row: int) -> tuple[float, float, float, float]:
     a, b, c, d = matrix
-    if not (abs(a - 1) < 0.5 and abs(d - 1) < 0.5 and abs(b) < 0.5 and abs(c) < 0.5):
+    factors = np.linalg.svd(np.reshape(matrix, (2, 2)), compute_uv=False)  # those of an ellipse's axes
+    is_near = abs(a - 1) < 0.5 and abs(d - 1) < 0.5 and abs(b) < 0.5 and abs(c) < 0.5
+    if not (is_near and factors[1] > 0.5 and factors[0] < 1.5):
         raise InputError(
             f"{rows.path}: {', '.join(MAGNIFICATION_COLUMNS)} are {a:g}, {b:g}, {c:g}, {d:g} in {rows.row_name(row)}; "
-            "expected a matrix near 1, 0, 0, 1."
+            "expected a matrix near 1, 0, 0, 1, which stretches by less than half; fit it again, or set it to that."
         )
     return a, b, c, d
 
