@@ -1,4 +1,4 @@
-// Gaussians onto a map, and moments of a map's gradient under each Gaussian: docs/method.md, section 4. After common.cu.
+// Gaussians onto a map, and moments of a map's gradient under each Gaussian (docs/method.md, 4). After common.cu.
 //
 // A warp has one Gaussian and walks the voxels of its ellipsoid, plane by plane. With the factors of the precision
 // matrix (gem_plugin/ops/moments.py), dz counted from the centre, u from the maximum of a row and v from the middle of
@@ -7,7 +7,7 @@
 // short. A voxel counts where q <= cutoff^2 and nowhere else; the walk is a little wider than that, so rounding in it
 // decides nothing. Voxels are counted from the one nearest to the centre, so that float keeps its digits in any box.
 
-#define THREADS 128  // of a block, 4 warps
+#define THREADS 128  // of a block, 4 warps; 4 blocks on a multiprocessor leave a thread 128 registers
 #define BITS REAL(0.72134752044448170368)  // exp(-q / 2) = 2^-(BITS q)
 #define SLACK REAL(0.01)                   // voxels by which the walk is wider than the ellipsoid, on each side
 #define NUMBERS_OF_SHAPE 11
@@ -164,7 +164,7 @@ __device__ __forceinline__ void write_moments(const Gaussian &g, const REAL *s, 
     m[9] = sww;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) gather_moments(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) gather_moments(
     const int *nearest,    // [N, 3] x, y, z of the voxel nearest to the centre
     const REAL *shapes,    // [N, 11] centre from there x, y, z; the seven factors; peak, which is not used
     const REAL *gradient,  // [n, n, n] z, y, x

@@ -22,6 +22,10 @@ class ResourceError(GemError):
     """Memory, disk or an engine that the run needs is not there."""
 
 
+class GpuMemoryError(ResourceError):
+    """A GPU has no room for what is asked of it; with less asked, the run can go on."""
+
+
 class OutputError(GemError):
     """A result cannot be written."""
 

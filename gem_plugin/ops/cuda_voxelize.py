@@ -12,7 +12,7 @@ import torch
 
 from gem_plugin.ops.cuda_source import KernelSource
 from gem_plugin.ops.launch import Argument, checked, launcher_for
-from gem_plugin.ops.moments import FootprintShape
+from gem_plugin.ops.moments import FootprintShape, footprint_shape
 
 _FILES = ("common.cu", "voxelize.cu")
 _SOURCES = {
@@ -98,6 +98,13 @@ def gather(gaussians: Footprints, cutoff_sigmas: float, gradient: torch.Tensor) 
     arguments = (nearest, shapes, gradient, moments, *_numbers(gaussians, cutoff_sigmas, n))
     launcher_for(device).launch(gaussians.source, "gather_moments", _grid(gaussians), _THREADS, arguments)
     return moments
+
+
+def trial(device: torch.device) -> float:
+    """Draw a Gaussian of amplitude 1 and width 1 and read it back: the sum of its voxels, 1 within a hundredth."""
+    zeros, ones = torch.zeros((1, 3), device=device), torch.ones((1, 4), device=device)
+    shape = footprint_shape(zeros, ones, ones[:, 0])
+    return float(draw(footprints(zeros, shape, 16, torch.float32), 4.0, 16).sum())
 
 
 def _grid(gaussians: Footprints) -> tuple[int, int, int]:

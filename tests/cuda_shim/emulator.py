@@ -211,14 +211,14 @@ def compile_for_cpu(text: str) -> CompiledSource:
     )
     program = f'#line 1 "shim.h"\n{shim}\n#line 1 "kernels"\n{kernels}\n#line 1 "entries"\n{entries}'
     digest = hashlib.sha256(repr((program, OPTIONS)).encode()).hexdigest()[:24]
-    path = _cache_folder() / f"{digest}.so"
+    path = cache_folder() / f"{digest}.so"
     if not path.exists():
         _compile(program, path)
     return CompiledSource(path, [name for name, _ in found])
 
 
 @functools.cache
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """A folder that is ours, kept between runs."""
     folder = Path(tempfile.gettempdir()) / f"gem_cuda_shim_{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
