@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 FitName = Literal["collapsed", "images"]
-EngineName = Literal["auto", "cpu", "reference"]
+EngineName = Literal["auto", "cpu", "cuda", "reference"]
 
 
 class ReconstructionConfig(BaseModel):
@@ -84,7 +84,17 @@ class ReconstructionConfig(BaseModel):
     ] = None
     engine: Annotated[
         EngineName,
-        Field(description="auto: the fastest that works here; cpu: Numba; reference: slow, float64"),
+        Field(
+            description="auto: a GPU if one works here; cuda: a GPU, else an error; cpu: Numba; reference: slow"
+        ),
+    ] = "auto"
+    gpu: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|[0-9]{1,3}([,:][0-9]{1,3})*)$",
+            description="GPUs to use, counted from 0 among those that CUDA_VISIBLE_DEVICES leaves; auto = the first",
+            json_schema_extra={"allowed": "auto, or numbers of GPUs such as 0 or 0,1"},
+        ),
     ] = "auto"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random choice")] = 0
     sym: Annotated[

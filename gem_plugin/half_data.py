@@ -149,7 +149,7 @@ def _accumulate(
         of_kinds = []
         for kind in range(int(kinds.max()) + 1):
             chosen = part[kinds[particles.group_of_particle[part]] == kind]
-            accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px)
+            accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px, engine=run.engine)
             own = run.team.share(dataset.read_order(particles, chosen))
             for batch in dataset.stream(particles, reader, own, planes, batch_size):
                 accumulator.add(batch)

@@ -1,6 +1,7 @@
 """Two half sets -> a Reconstruction: arrays, curves and numbers."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -24,8 +25,10 @@ from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
 from gem_plugin.noise_control import control_halves, control_radius, run_noise_control
-from gem_plugin.ops import resolve_engine, voxelize
+from gem_plugin.ops import voxelize
+from gem_plugin.ops.engines import parse_gpu_ids, resolve_engine
 from gem_plugin.particle_list import list_particles
+from gem_plugin.particle_results import caveat
 from gem_plugin.plan import Plan, frequencies_used, make_plan
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
@@ -60,7 +63,7 @@ def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) 
     ResourceError
         If the machine has not the memory.
     """
-    engine, reason = resolve_engine(config.engine)
+    engine, reason = engine_of(config, SOLO)
     point_group(config.sym)
     plane, radius_px = _geometry(particles, config)
     planned = make_plan(particles, config, plane, radius_px, engine, reason, n_threads)
@@ -123,16 +126,38 @@ def _prepared(
     particles: Particles, config: ReconstructionConfig, n_threads: int, monitor: Monitor, team: Team
 ) -> tuple[Particles, Run]:
     """What every member of a team finds out for itself."""
-    engine, _ = resolve_engine(config.engine)
+    engine, reason = engine_of(config, team)
     _set_threads(n_threads, engine)
     plane, radius_px = _geometry(particles, config)
     for sentence in table_sentences(particles):
         monitor.warn(sentence)
     particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, monitor)
     group = point_group(config.sym)
-    run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, monitor, team)
+    run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, monitor, team, reason)
     _compile_engine(engine, monitor)
     return particles, run
+
+
+def engine_of(config: ReconstructionConfig, team: Team) -> tuple[str, str]:
+    """The engine of this process, and why that one; members of a team on one machine take one GPU after the other.
+
+    Raises
+    ------
+    OptionError, ResourceError
+        If it cannot be had.
+    """
+    if config.gpu != "auto":
+        ids = parse_gpu_ids(config.gpu)
+        return resolve_engine(config.engine, str(ids[team.rank_on_machine % len(ids)]))
+    n_gpus = torch.cuda.device_count()
+    if config.engine in ("cpu", "reference") or team.size == 1 or n_gpus < 2:
+        return resolve_engine(config.engine)
+    try:
+        return resolve_engine("cuda", str(team.rank_on_machine % n_gpus))
+    except ResourceError as error:
+        if config.engine == "cuda":
+            raise
+        return "cpu", f"Numba on the CPU. {error}"
 
 
 def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conventions.HalfPlane, float]:
@@ -231,6 +256,8 @@ def _combine(
         n_threads=run.n_threads,
         halves=masked,
     )
+    beware = caveat([half.particles for half in halves], run.plane)
+    curve = replace(curve, statement=f"{curve.statement}{beware}")
     of_views = views_sentences(max(half.unseen_share for half in halves))
     for sentence in (*check_curve(curve), *of_views, *box_sentences(particles, run, curve.resolution_in_angstroms)):
         run.monitor.warn(sentence)
@@ -292,7 +319,7 @@ def _settings(
         "frequencies used": frequencies_used(run.plane, pixel),
         "particle diameter": f"{2 * run.radius_px * pixel:.1f} Angstrom",
         "threads": f"{run.n_threads} of {os.cpu_count()} processors",
-        "engine": resolve_engine(run.config.engine)[1],
+        "engine": run.engine_reason,
         "symmetry": run.group.name,
         "Gaussians": f"{len(halves[0].gaussians)} + {len(halves[1].gaussians)}"
         + (" of one asymmetric unit" if run.group.order > 1 else ""),

@@ -14,7 +14,7 @@ class Run:
     """What both halves share: settings and machinery, no data."""
 
     config: ReconstructionConfig
-    engine: str
+    engine: str  # "cpu", "reference", or a GPU such as "cuda:0"
     n_threads: int
     plane: HalfPlane
     render_box_px: int  # voxels on an axis of the grid on which Gaussians are drawn
@@ -22,6 +22,7 @@ class Run:
     group: PointGroup
     monitor: Monitor
     team: Team = SOLO  # the processes that share the work
+    engine_reason: str = ""  # why that engine, in words
 
     @property
     def voxels_per_px(self) -> float:

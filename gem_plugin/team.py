@@ -32,6 +32,7 @@ class Team:
 
     rank = 0
     size = 1
+    rank_on_machine = 0  # which of the members on one machine this is
 
     def owner_of(self, half_set: int) -> int:
         """The member that fits a half set, 1 or 2."""
@@ -74,6 +75,7 @@ class DistributedTeam(Team):
     ----------
     rank, size : which member this is, 0 to size - 1, and how many there are
     address, port : where the members meet
+    rank_on_machine : which of the members on one machine this is
     hosts : whether this member listens there, as one of them has to if nothing else does
 
     Raises
@@ -82,10 +84,10 @@ class DistributedTeam(Team):
         If the members do not find each other.
     """
 
-    def __init__(self, rank: int, size: int, address: str, port: int, *, hosts: bool) -> None:
+    def __init__(self, rank: int, size: int, address: str, port: int, *, rank_on_machine: int, hosts: bool) -> None:
         import torch.distributed as network
 
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.rank_on_machine = rank, size, rank_on_machine
         self._network = network
         try:
             self._store = network.TCPStore(  # type: ignore[attr-defined]

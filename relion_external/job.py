@@ -19,7 +19,7 @@ from relion_external import file_names
 from relion_external.caches import prepare_caches
 from relion_external.lock import DirectoryInUseError, DirectoryLock
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
-from relion_external.members import Membership, assist_job, find_membership, team_of
+from relion_external.members import Membership, assist_job, find_membership, membership_of, team_of
 from relion_external.ownership import (
     ForeignDirectoryError,
     is_own_directory,
@@ -104,7 +104,8 @@ def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
                 warnings.simplefilter("ignore", RuntimeWarning)
             markers = _claim(options.directory, lock)
             _require_safe_directory(options)
-            outcome = _run_and_watch(options, argv, markers, lock, switch, membership)
+            with membership_of(options, argv, membership) as first:
+                outcome = _run_and_watch(options, argv, markers, lock, switch, first)
         except (JobAborted, KeyboardInterrupt) as error:
             outcome = Outcome.ABORTED
             _say(f"aborted: {error}")
@@ -179,6 +180,8 @@ def _run(
     from relion_external.startup import announce, command_line, limit_threads, settings_record, within_processors
 
     options, note = within_processors(options)
+    if membership is not None:
+        options = options.model_copy(update={"n_threads": membership.threads_of(options.n_threads)})
     limit_threads(options.n_threads)
     monitor = make_progress(verbose=options.verbose, check_abort=switch.check)
     announce(options, argv, monitor)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gem_plugin.errors import GemError, OptionError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gem_plugin.team import DistributedTeam, Team
     from relion_external.options import JobOptions
 
+_SHARED_THREADS = "GEM_EXTERNAL_SHARED_THREADS"
 _PATIENCE_S = 10.0  # for a process that was asked to end
 
 
@@ -34,6 +35,11 @@ class Membership:
     address: str
     port: int
     has_meeting_place: bool = False  # something else (torchrun) listens there already
+    shares_threads: bool = False  # --j counts the threads of all processes, not of each
+
+    def threads_of(self, n_threads: int) -> int:
+        """Threads of this process where so many were asked for."""
+        return max(n_threads // self.size, 1) if self.shares_threads else n_threads
 
     def environment(self) -> dict[str, str]:
         """The words by which `find_membership` finds it."""
@@ -43,6 +49,7 @@ class Membership:
             "LOCAL_RANK": str(self.rank_on_machine),
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(self.port),
+            _SHARED_THREADS: "1" if self.shares_threads else "",
         }
 
     def join(self) -> "DistributedTeam":
@@ -56,7 +63,9 @@ class Membership:
         from gem_plugin.team import DistributedTeam
 
         hosts = self.rank == 0 and not self.has_meeting_place
-        return DistributedTeam(self.rank, self.size, self.address, self.port, hosts=hosts)
+        return DistributedTeam(
+            self.rank, self.size, self.address, self.port, rank_on_machine=self.rank_on_machine, hosts=hosts
+        )
 
 
 def find_membership(environment: Mapping[str, str]) -> Membership | None:
@@ -92,6 +101,7 @@ def find_membership(environment: Mapping[str, str]) -> Membership | None:
         environment["MASTER_ADDR"],
         int(environment["MASTER_PORT"]),
         environment.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true",
+        environment.get(_SHARED_THREADS) == "1",
     )
 
 
@@ -109,12 +119,12 @@ def start_members(argv: Sequence[str], size: int) -> Iterator[Membership]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = Membership(0, size, 0, "127.0.0.1", port)
+    own = Membership(0, size, 0, "127.0.0.1", port, shares_threads=True)
     command = [sys.executable, "-m", "relion_external.job", *argv]
     others = []
     try:
         for rank in range(1, size):
-            told = Membership(rank, size, rank, own.address, port).environment()
+            told = replace(own, rank=rank, rank_on_machine=rank).environment()
             others.append(subprocess.Popen(command, env={**os.environ, **told}, stdin=subprocess.DEVNULL))
         yield own
     finally:
@@ -126,6 +136,18 @@ def start_members(argv: Sequence[str], size: int) -> Iterator[Membership]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextlib.contextmanager
+def membership_of(options: "JobOptions", argv: Sequence[str], found: Membership | None) -> Iterator[Membership | None]:
+    """Which of several this first process is: of those started with it or, for several GPUs, those that it starts."""
+    # not by the engine's own parser, which would import the numerical libraries before their threads are limited
+    n_gpus = len(set(options.gpu.replace(":", ",").split(",")))
+    if found is not None or n_gpus == 1:
+        yield found
+        return
+    with start_members(argv, n_gpus) as started:
+        yield started
 
 
 @contextlib.contextmanager
@@ -157,6 +179,7 @@ def assist_job(argv: Sequence[str], membership: Membership) -> int:
         options, _ = within_processors(parse_command_line(argv))
     except GemError:
         return 1  # process 0 reads the same words and says what is wrong with them
+    options = options.model_copy(update={"n_threads": membership.threads_of(options.n_threads)})
     limit_threads(options.n_threads)
     team = membership.join()
     try:

@@ -40,7 +40,7 @@ _WORDS_FOR_ZERO = {
     "class": "all",
     "max_particles": "all",
 }
-_GPU_ENGINES = ("gpu", "cuda", "cupy")
+_GPU_ENGINES = ("gpu", "cuda", "cupy")  # that people call the engine cuda
 _REFUSED_INPUTS = {
     "in_movies": "Input movies",
     "in_mics": "Input micrographs",
@@ -250,7 +250,7 @@ def _checked(name: str, field: FieldInfo, value: str | None) -> str:
             nearest = difflib.get_close_matches(value, [str(choice) for choice in get_args(kind)], n=1)
             near = f"; did you mean {nearest[0]}?" if nearest else ""
         if name == "engine" and value.lower() in _GPU_ENGINES:
-            near = ": this version has no GPU engine"
+            near = "; did you mean cuda?"
         raise OptionError(f"--{name} {value}: expected {allowed_values(field)}{near}") from error
     return value
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,10 @@ def test_torchrun_and_srun_say_who_a_process_is() -> None:
     assert (by_torchrun.rank, by_torchrun.size, by_torchrun.rank_on_machine) == (3, 8, 1)
     assert (by_torchrun.address, by_torchrun.port, by_torchrun.has_meeting_place) == ("first", 29500, False)
     assert find_membership(by_torchrun.environment()) == by_torchrun
+    assert by_torchrun.threads_of(8) == 8  # of each process
+    started = replace(by_torchrun, shares_threads=True)
+    assert find_membership(started.environment()) == started
+    assert (started.threads_of(17), started.threads_of(3)) == (2, 1)  # of all eight
     under_agent = find_membership(TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
     assert under_agent is not None
     assert under_agent.has_meeting_place
@@ -60,7 +65,7 @@ def test_shares_are_disjoint_and_complete(size: int) -> None:
 
 
 def _member(rank: int, port: int, fails: bool, answers: "multiprocessing.Queue[tuple[int, object]]") -> None:
-    team = DistributedTeam(rank, 2, "127.0.0.1", port, hosts=rank == 0)
+    team = DistributedTeam(rank, 2, "127.0.0.1", port, rank_on_machine=rank, hosts=rank == 0)
     try:
         sums = np.arange(4.0) * (rank + 1), np.full(2, rank + 1, dtype=np.int64)
         team.sum_at(1, sums)

@@ -54,6 +54,7 @@ def test_every_setting_reaches_the_science():
         "adhoc_bfac": -80.0,
         "locres_radius": 12.0,
         "max_particles": 500,
+        "gpu": "1:0",
     }
     given |= {"invert_contrast": True}
     words = [word for name, value in {**given, "class": 2}.items() for word in (f"--{name}", str(value))]
@@ -68,7 +69,7 @@ def test_every_setting_reaches_the_science():
         ("--n_gausians 50", ["--n_gausians 50", "--n_gaussians", "0 to 2000000"]),
         ("--stepss 5", ["--stepss 5", "--steps"]),
         ("--particle-diameter 80", ["--particle-diameter 80", "--particle_diameter", "Angstrom"]),
-        ("--gpu 0:1", ["--gpu 0:1", "no such option"]),
+        ("--gpu 0;1", ["--gpu 0;1", "auto, or numbers of GPUs such as 0 or 0,1"]),
         ("--sym tetrahedral", ["--sym tetrahedral", "one of C1, C2"]),
         ("--steps many", ["--steps many", "a whole number from 0 to 100000"]),
         ("--steps 2.5", ["--steps 2.5", "a whole number"]),
@@ -78,8 +79,8 @@ def test_every_setting_reaches_the_science():
         ("--maxres inf", ["--maxres inf", "a number from 0 to 1000 Angstrom"]),
         ("--maxres 1e400", ["--maxres 1e400", "1000"]),
         ("--engine Cpu", ["--engine Cpu", "auto", "cpu", "reference"]),
-        ("--engine gpu", ["--engine gpu", "no GPU engine", "auto", "cpu", "reference"]),
-        ("--engine CUDA", ["--engine CUDA", "no GPU engine", "auto", "cpu", "reference"]),
+        ("--engine gpu", ["--engine gpu", "auto, cpu, cuda, reference", "did you mean cuda?"]),
+        ("--engine CUDA", ["--engine CUDA", "auto, cpu, cuda, reference", "did you mean cuda?"]),
         ("--seed auto", ["--seed auto", "a whole number"]),
         ("--verbose maybe", ["--verbose maybe", "yes or no"]),
         ("--j 0", ["--j 0", "from 1"]),
