@@ -93,15 +93,19 @@ def image_transforms(images: NDArray[np.float32], plane: HalfPlane) -> NDArray[n
     """
     from scipy import fft
 
-    spectrum = fft.rfft2(images, axes=(1, 2))
-    at_points = spectrum[:, plane.ky, plane.kx]
-    # the transform of a delta at the centre pixel n // 2 is 1 everywhere
+    at_points = fft.rfft2(images, axes=(1, 2))[:, plane.ky, plane.kx]
+    return np.asarray(at_points * centring_factors(plane), dtype=np.complex64)
+
+
+def centring_factors(plane: HalfPlane) -> NDArray[np.float32] | NDArray[np.complex64]:
+    """From transforms about pixel 0 to transforms about the centre pixel n // 2, [points]; real for an even box."""
     n = plane.box_size_px
+    # the transform of a delta at the centre pixel is 1 everywhere
     if n % 2 == 0:
-        centring = (1 - 2 * ((plane.kx + plane.ky) % 2)).astype(np.float32)
-    else:
-        centring = np.exp((2j * np.pi / n) * (n // 2 * (plane.kx + plane.ky) % n)).astype(np.complex64)
-    return np.asarray(at_points * centring, dtype=np.complex64)
+        signs: NDArray[np.float32] = (1 - 2 * ((plane.kx + plane.ky) % 2)).astype(np.float32)
+        return signs
+    phases: NDArray[np.complex64] = np.exp((2j * np.pi / n) * (n // 2 * (plane.kx + plane.ky) % n)).astype(np.complex64)
+    return phases
 
 
 def centring_phases(shifts_px: Floats, plane: HalfPlane) -> NDArray[np.complex64]:

@@ -10,6 +10,7 @@ from gem_plugin.aberrations import (
     symmetric_phase,
 )
 from gem_plugin.conventions import HalfPlane
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
 
 Floats = NDArray[np.float64]
@@ -30,27 +31,10 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
     [m, points], within +-scale
     """
     optics = particles.optics_groups[particles.group_of_particle[indices[0]]]
-    kx, ky = frequencies_at_the_specimen(optics, plane.kx, plane.ky)
-    k2 = kx**2 + ky**2
-    wavelength = electron_wavelength_in_angstroms(optics.voltage_kv)
-    u, v = particles.defocus_u_in_angstroms[indices], particles.defocus_v_in_angstroms[indices]
-    twice_angle = 2 * np.radians(particles.defocus_angle_deg[indices])
-    amplitude_contrast = optics.amplitude_contrast
-    constant = np.radians(particles.phase_shift_deg[indices]) + np.arctan2(
-        amplitude_contrast, np.sqrt(1 - amplitude_contrast**2)
-    )
-    per_particle = np.stack(
-        [
-            -np.pi * wavelength * (u + v) / 2,
-            -np.pi * wavelength * (u - v) / 2 * np.cos(twice_angle),
-            -np.pi * wavelength * (u - v) / 2 * np.sin(twice_angle),
-            -constant,
-        ],
-        axis=1,
-    )
-    gamma = per_particle @ np.stack([k2, kx**2 - ky**2, 2 * kx * ky, np.ones_like(k2)])
-    of_lens = np.pi / 2 * optics.spherical_aberration_mm * 1e7 * wavelength**3 * k2**2
-    gamma += of_lens + symmetric_phase(optics, kx, ky)
+    waves, of_group = phase_planes(optics, plane)
+    k2 = waves[0]
+    gamma = phase_coefficients(particles, indices) @ waves
+    gamma += of_group
     ctf = -np.sin(gamma)
     if optics.ctf_is_intact_to_first_peak:
         ctf[np.abs(gamma) < np.pi / 2] = 1
@@ -60,6 +44,42 @@ def contrast_transfer(particles: Particles, indices: NDArray[np.int64], plane: H
     if np.any(scale != 1):
         ctf *= scale[:, None]
     return np.asarray(ctf, dtype=np.float64)
+
+
+def phase_coefficients(particles: Particles, indices: NDArray[np.int64]) -> Floats:
+    """What each particle's gamma is made of, [m, 4]: factors of the `phase_planes`, particles of one optics group."""
+    optics = particles.optics_groups[particles.group_of_particle[indices[0]]]
+    wavelength = electron_wavelength_in_angstroms(optics.voltage_kv)
+    u, v = particles.defocus_u_in_angstroms[indices], particles.defocus_v_in_angstroms[indices]
+    twice_angle = 2 * np.radians(particles.defocus_angle_deg[indices])
+    amplitude_contrast = optics.amplitude_contrast
+    constant = np.radians(particles.phase_shift_deg[indices]) + np.arctan2(
+        amplitude_contrast, np.sqrt(1 - amplitude_contrast**2)
+    )
+    return np.stack(
+        [
+            -np.pi * wavelength * (u + v) / 2,
+            -np.pi * wavelength * (u - v) / 2 * np.cos(twice_angle),
+            -np.pi * wavelength * (u - v) / 2 * np.sin(twice_angle),
+            -constant,
+        ],
+        axis=1,
+    )
+
+
+def phase_planes(optics: OpticsGroup, plane: HalfPlane) -> tuple[Floats, Floats]:
+    """Functions of frequency that gamma is made of: gamma = `phase_coefficients` @ waves + of_group.
+
+    Returns
+    -------
+    waves : [4, points] k^2, kx^2 - ky^2, 2 kx ky in 1/Angstrom^2, and 1
+    of_group : [points] radians, the same for all particles of the group
+    """
+    kx, ky = frequencies_at_the_specimen(optics, plane.kx, plane.ky)
+    k2 = kx**2 + ky**2
+    wavelength = electron_wavelength_in_angstroms(optics.voltage_kv)
+    of_lens = np.pi / 2 * optics.spherical_aberration_mm * 1e7 * wavelength**3 * k2**2
+    return np.stack([k2, kx**2 - ky**2, 2 * kx * ky, np.ones_like(k2)]), of_lens + symmetric_phase(optics, kx, ky)
 
 
 def transfer_factors(particles: Particles, indices: NDArray[np.int64], plane: HalfPlane) -> tuple[Factors, Factors]:
