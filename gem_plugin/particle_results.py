@@ -1,5 +1,6 @@
 """What the finished Gaussians say of each particle and of each group of particles of one half set."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ GROUP_COLUMNS = ("rlnGroupName", "rlnGroupNumber", "rlnMicrographName")  # the f
 PARTICLES_PER_BATCH = 100
 TOLERATED = 0.2  # of the assumed noise power, before a spectrum is called wrong
 SIGNIFICANCE = 5.0  # standard errors
+UNEXPLAINED_SHARE = 0.5  # of the groups: with more, the map is to blame and not they
 N_BANDS = 8  # of shells, in which a group's few particles are judged
 
 
@@ -111,20 +113,15 @@ def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
     Less is no fault of theirs: a few particles' noise can be fitted.
     """
     first, last = results.band_first_shell, results.band_last_shell
-    points = np.array(
-        [2 * plane.weight[(plane.shell >= a) & (plane.shell <= b)].sum() for a, b in zip(first, last, strict=True)]
-    )
     used = results.group_counts > 0
-    ratios = results.group_residual[used]
-    errors = np.sqrt(2 / (points * results.group_counts[used][:, None]))
-    departures = ratios - 1 - SIGNIFICANCE * errors
+    ratios, departures = results.group_residual[used], _departures(results, plane)
     wrong = (departures > TOLERATED).any(axis=1)
     if not wrong.any():
         return []
     group, band = np.unravel_index(int(np.argmax(departures)), departures.shape)
     name = [name for name, is_used in zip(results.group_names, used, strict=True) if is_used][group]
     most = f"{ratios[group, band]:.2f} times the assumed power in Fourier shells {first[band]} to {last[band]}"
-    if wrong.mean() > 0.5:
+    if wrong.mean() > UNEXPLAINED_SHARE:
         return [
             f"most groups of particles have residuals beyond the noise that was assumed (at most {most}): the images"
             " hold signal that the map does not explain; errors of the poses or CTFs do that"
@@ -133,6 +130,32 @@ def check_residuals(results: ParticleResults, plane: HalfPlane) -> list[str]:
         f"{int(wrong.sum())} of {len(ratios)} group(s) of particles have residuals beyond the noise that was assumed;"
         f" the furthest is group {name}, {most}: a bad micrograph? See gem_residuals.star"
     ]
+
+
+def caveat(results: Sequence[ParticleResults], plane: HalfPlane) -> str:
+    """What has to stand beside the resolution if either half set's images are not explained; empty if they are.
+
+    Half maps that agree cannot show it: errors of poses and CTFs may be the same in both.
+    """
+    if not any((_departures(one, plane) > TOLERATED).any(axis=1).mean() > UNEXPLAINED_SHARE for one in results):
+        return ""
+    return (
+        "; beware: most groups of images hold signal that the map does not explain, so that it is wrong or incomplete"
+        " in a way that both half sets may share (see the warnings)"
+    )
+
+
+def _departures(results: ParticleResults, plane: HalfPlane) -> NDArray[np.float64]:
+    """What the residuals of groups that have particles are beyond the noise and its chance, [groups, bands]."""
+    points = np.array(
+        [
+            2 * plane.weight[(plane.shell >= first) & (plane.shell <= last)].sum()
+            for first, last in zip(results.band_first_shell, results.band_last_shell, strict=True)
+        ]
+    )
+    used = results.group_counts > 0
+    errors = np.sqrt(2 / (points * results.group_counts[used][:, None]))
+    return np.asarray(results.group_residual[used] - 1 - SIGNIFICANCE * errors)
 
 
 def _bands(plane: HalfPlane) -> list[NDArray[np.int64]]:

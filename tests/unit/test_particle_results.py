@@ -10,7 +10,7 @@ from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import SilentMonitor
-from gem_plugin.particle_results import check_residuals, particle_groups, particle_results
+from gem_plugin.particle_results import caveat, check_residuals, particle_groups, particle_results
 from gem_plugin.phantom import random_particles
 from gem_plugin.prediction import Imaging, predicted_transforms
 from gem_plugin.reconstruction import ParticleResults
@@ -101,6 +101,16 @@ def test_where_all_groups_depart_no_micrograph_is_blamed(gaussians, particles, m
     assert "most groups" in sentence
     assert "poses" in sentence
     assert check_residuals(dataclasses.replace(found, group_residual=found.group_residual / 2), PLANE) == []
+
+
+def test_the_resolution_is_qualified_where_most_groups_are_not_explained(gaussians, particles, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = results(gaussians, particles, monkeypatch)
+    one = dataclasses.replace(found, group_residual=found.group_residual * np.array([[1], [1], [2]]))
+    two = dataclasses.replace(found, group_residual=found.group_residual * np.array([[1], [2], [2]]))
+    assert caveat([found, found], PLANE) == ""
+    assert caveat([one, one], PLANE) == ""
+    for pair in ([found, two], [two, found]):
+        assert "signal that the map does not explain" in caveat(pair, PLANE)
 
 
 def test_groups_follow_the_table(particles: Particles) -> None:
