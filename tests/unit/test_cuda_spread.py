@@ -141,6 +141,19 @@ def kaiser_bessel(distance: np.ndarray, beta: float) -> np.ndarray:
     return np.where(np.abs(distance) <= WIDTH / 2, np.i0(beta * np.sqrt(inside)) / np.i0(beta), 0)
 
 
+@pytest.mark.parametrize("ahead", ["x", "y"])
+def test_bricks_that_jut_out_of_the_grid_touch_nothing_at_its_other_side(ahead: str) -> None:
+    """A negative zero to which a positive one is added becomes positive."""
+    plane = conventions.HalfPlane(N, np.array([8 * (ahead == "x")]), np.array([8 * (ahead == "y")]), np.ones(1))
+    one = torch.ones((1, 1))
+    sums = CudaGrid((32, 32, 20), 1.375, 11.0, FineGrid(N, 8).coefficients(), torch.float32, CPU)
+    sums.sums.fill_(-0.0)
+    sums.add(PointTable.of(plane, CPU), np.eye(3)[None], one, one, one[0])
+    there = sums.sums.numpy().swapaxes(1, 2) if ahead == "x" else sums.sums.numpy()
+    assert there[:, 12:].any()
+    assert np.signbit(there[:, :8]).all()
+
+
 def test_repeating_changes_no_bit_whatever_runs_first(emulated_gpu: EmulatedGpu) -> None:
     plane, slices = conventions.half_plane(N, N / 2 - 0.5), Rotation.random(40, 8).as_matrix()
     grids, data = slice_grids(8, N, 2 * N), data_for(plane, 40)
