@@ -204,12 +204,13 @@ class CompiledSource:
 def compile_for_cpu(text: str) -> CompiledSource:
     """Compile a kernel source, or take what was compiled from the same text before."""
     found = [(match[3], match[1] or match[2] or "0") for match in _KERNEL.finditer(text)]
-    shim = Path(__file__).with_name("shim.h").read_text(encoding="utf-8")
+    names = "shim.h", "functions.h"
+    shim = "".join(f'#line 1 "{name}"\n{Path(__file__).with_name(name).read_text()}\n' for name in names)
     kernels = _DYNAMIC.sub(r"\1 *\2 = (\1 *)(gem::dynamic_shared + gem::GUARD);", text)
     entries = "".join(
         f'GEM_ENTRY({name})\nextern "C" const int gem_bound_{name} = (int[]){{{bound}}}[0];\n' for name, bound in found
     )
-    program = f'#line 1 "shim.h"\n{shim}\n#line 1 "kernels"\n{kernels}\n#line 1 "entries"\n{entries}'
+    program = f'{shim}#line 1 "kernels"\n{kernels}\n#line 1 "entries"\n{entries}'
     digest = hashlib.sha256(repr((program, OPTIONS)).encode()).hexdigest()[:24]
     path = cache_folder() / f"{digest}.so"
     if not path.exists():
