@@ -19,6 +19,15 @@ from tests.job.project import make_project
 OPTIONS = ["--in_parts", "Refine3D/job005/run_data.star", "--n_gaussians", "200", "--j", "1"]
 ROUNDING = 1e-5  # of sums that were added in another order
 FITTED = 1e-2  # Adam divides by the gradient's size: where that is next to nothing, rounding decides on a step
+ALONE = "import sys; from relion_external.job import main; sys.exit(main())"
+# as with --gpu 0,1
+STARTING_THE_OTHERS = """
+import sys
+from relion_external.job import run_job
+from relion_external.members import start_members
+with start_members(sys.argv[1:], 2) as first:
+    sys.exit(run_job(sys.argv[1:], first))
+"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -63,10 +72,11 @@ def started(size: int, arguments: list[str], directory: Path) -> list[subprocess
 def run_of(size: int, directory: Path) -> str:
     """Run a job of some processes to its end and return what the first said."""
     arguments = ["--o", f"External/job{size:03d}/", *OPTIONS, "--steps", "6"]
-    if size == 1:
-        command = [sys.executable, "-m", "relion_external.job", *arguments]
+    if size <= 2:
+        command = [sys.executable, "-c", STARTING_THE_OTHERS if size == 2 else ALONE, *arguments]
         done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        assert not done.stderr
         return done.stdout
     processes = started(size, arguments, directory)
     said = [process.communicate(timeout=300) for process in processes]
@@ -78,6 +88,7 @@ def run_of(size: int, directory: Path) -> str:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_make_the_map_of_one(project: Path, alone: str, size: int) -> None:
+    """Two that the job starts itself, four that were started for it."""
     together = run_of(size, project)
     assert f"{size} processes share the work" in together
     assert "processes share" not in alone
