@@ -102,6 +102,61 @@ extern "C" __global__ void __launch_bounds__(THREADS) compare_spectra(
   losses[particle * (long long)gridDim.x + blockIdx.x] = total;
 }
 
+// Fit each projection X (times the CTF) to its image Y by a factor, <X, Y> / <X, X>, 0 where the projection is empty, and
+// sum what is left of Y shell by shell. A block takes a particle, a warp of it a shell; every sum has its order.
+extern "C" __global__ void __launch_bounds__(THREADS) compare_by_shell(
+    const REAL* __restrict__ spectra,      // [particles, spectrum, 2] rfft2 of the projections, row by row
+    const int* __restrict__ places,        // [points] where each point lies in a spectrum
+    const REAL* __restrict__ factors,      // [points] from the spectrum to X: sign and greyscale
+    const double* __restrict__ strengths,  // [points] weight over noise power
+    const REAL* __restrict__ ctf,          // [particles, points]
+    const REAL* __restrict__ observed,     // [particles, points, 2] Y
+    const int* __restrict__ by_shell,      // [points] the points, shell after shell
+    const int* __restrict__ bounds,        // [shells + 1] where in by_shell each shell begins, and the last ends
+    int n_points, int n_shells, long long spectrum,
+    double* __restrict__ scales,           // [particles] written
+    double* __restrict__ residuals         // [particles, shells] written
+) {
+  __shared__ double of_warps[2][THREADS / 32];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const REAL* own_spectrum = spectra + 2 * blockIdx.x * spectrum;
+  const REAL* own_ctf = ctf + (long long)blockIdx.x * n_points;
+  const REAL* own_observed = observed + 2 * (long long)blockIdx.x * n_points;
+  double cross = 0, power = 0;
+  for (int i = threadIdx.x; i < n_points; i += THREADS) {
+    const REAL factor = factors[i] * own_ctf[i];
+    const double re = factor * own_spectrum[2 * places[i]], im = factor * own_spectrum[2 * places[i] + 1];
+    cross += strengths[i] * (re * own_observed[2 * i] + im * own_observed[2 * i + 1]);
+    power += strengths[i] * (re * re + im * im);
+  }
+  cross = sum_over_warp(cross);
+  power = sum_over_warp(power);
+  if (lane == 0) {
+    of_warps[0][warp] = cross;
+    of_warps[1][warp] = power;
+  }
+  __syncthreads();
+  cross = power = 0;
+  for (int other = 0; other < THREADS / 32; ++other) {
+    cross += of_warps[0][other];
+    power += of_warps[1][other];
+  }
+  const double scale = power > 0 ? cross / power : 0;
+  if (threadIdx.x == 0) scales[blockIdx.x] = scale;
+  for (int shell = warp; shell < n_shells; shell += THREADS / 32) {
+    double left = 0;
+    for (int member = bounds[shell] + lane; member < bounds[shell + 1]; member += 32) {
+      const int i = by_shell[member];
+      const REAL factor = factors[i] * own_ctf[i];
+      const double re = scale * (factor * own_spectrum[2 * places[i]]) - own_observed[2 * i];
+      const double im = scale * (factor * own_spectrum[2 * places[i] + 1]) - own_observed[2 * i + 1];
+      left += strengths[i] * (re * re + im * im);
+    }
+    left = sum_over_warp(left);
+    if (lane == 0) residuals[(long long)blockIdx.x * n_shells + shell] = left;
+  }
+}
+
 // A number for each image that equal images share, and different ones, for all practical purposes, do not: the sum,
 // modulo 2^64, of numbers made of a pixel's bits and its place by multiplying with digits of sqrt(2) and sqrt(3).
 extern "C" __global__ void __launch_bounds__(THREADS) digest_images(

@@ -147,6 +147,12 @@ class DeviceBatches:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
+def host_tensor(images: NDArray[np.float32], device: torch.device) -> torch.Tensor:
+    """Images as a tensor from which a copy to a GPU need not be waited for."""
+    tensor = torch.from_numpy(images)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 def stream_to_device(
     particles: Particles,
     reader: ImageReader,
@@ -161,8 +167,8 @@ def stream_to_device(
     """
     makes = DeviceBatches(particles, planes, device)
 
-    def load(chunk: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return chunk, reader.read(chunk)
+    def load(chunk: NDArray[np.int64]) -> tuple[NDArray[np.int64], torch.Tensor]:
+        return chunk, host_tensor(reader.read(chunk), device)
 
     parts = by_group(particles, read_order(particles, indices)) if len(indices) else []
     chunks = [chunk for part in parts for chunk in batches(part, batch_size)]

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from gem_plugin.dataset import FourierBatch, by_group, fourier_batch, read_order
+from gem_plugin.device_batches import DeviceBatch, DeviceBatches, host_tensor
+from gem_plugin.device_likelihood import DeviceLikelihood
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.ops import engines
@@ -20,6 +22,8 @@ from gem_plugin.prediction import Imaging, negative_log_likelihood, predicted_tr
 from gem_plugin.symmetry import NO_SYMMETRY, PointGroup
 
 PARTICLES_PER_STEP = 100
+
+Batch = FourierBatch | DeviceBatch
 
 
 class ImageTerm:
@@ -53,6 +57,10 @@ class ImageTerm:
         ]
         self._engine = engine
         self.device = engines.device_of(engine)
+        self._on_device: tuple[DeviceBatches, DeviceLikelihood] | None = None
+        if engines.uses_cuda_kernels(engine):
+            makes = DeviceBatches(particles, imaging.planes, self.device)
+            self._on_device = makes, DeviceLikelihood(imaging, engine)
         self._group = group
         self._draws = _minibatches(indices, min(particles_per_step, len(indices)), generator)
         self._reader = ImageReader(particles)
@@ -92,10 +100,14 @@ class ImageTerm:
         quadratic = (doubled - 2 * loss) / 2
         return (quadratic - loss) / (2 * quadratic) if quadratic > 0 else 1.0
 
-    def _loss(self, unit: Tensors, batches: list[FourierBatch]) -> torch.Tensor:
+    def _loss(self, unit: Tensors, batches: list[Batch]) -> torch.Tensor:
         whole = replicate(*unit, self._group.operators)
-        loss = torch.zeros((), dtype=unit[0].dtype)
+        loss = torch.zeros((), dtype=unit[0].dtype, device=self.device)
         for batch in batches:
+            if isinstance(batch, DeviceBatch):
+                assert self._on_device is not None
+                loss = loss + self._on_device[1].loss(whole, batch)
+                continue
             box = self._imaging.render_boxes_px[batch.group]
             views = self._imaging.views(batch)
             predicted = predicted_transforms(whole, views, batch.plane, box, engine=self._engine)
@@ -103,17 +115,20 @@ class ImageTerm:
             loss = loss + negative_log_likelihood(predicted, batch, self._weights[batch.group])
         return loss
 
-    def _minibatch(self) -> list[FourierBatch]:
+    def _minibatch(self) -> list[Batch]:
         batches = self._next.result()
         self._next = self._worker.submit(self._load)  # read while this one is used
         return batches
 
-    def _load(self) -> list[FourierBatch]:
+    def _load(self) -> list[Batch]:
         chunk = read_order(self._particles, next(self._draws))
-        return [
-            fourier_batch(self._particles, self._reader.read(part), part, self._imaging.planes[self._group_of(part)])
-            for part in by_group(self._particles, chunk)
-        ]
+        return [self._batch(part) for part in by_group(self._particles, chunk)]
+
+    def _batch(self, part: NDArray[np.int64]) -> Batch:
+        images = self._reader.read(part)
+        if self._on_device is not None:
+            return self._on_device[0].batch(host_tensor(images, self.device), part)
+        return fourier_batch(self._particles, images, part, self._imaging.planes[self._group_of(part)])
 
     def _group_of(self, part: NDArray[np.int64]) -> int:
         return int(self._particles.group_of_particle[part[0]])

@@ -10,6 +10,7 @@ from scipy import fft
 
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch
+from gem_plugin.device_batches import DeviceBatch
 from gem_plugin.ops import DEFAULT_CUTOFF_SIGMAS, project
 from gem_plugin.ops.replicate import Tensors
 
@@ -24,7 +25,7 @@ class Imaging:
     greyscale: NDArray[np.float64]  # [groups] of the images: times the map's
     render_boxes_px: tuple[int, ...]  # pixels on an axis on which projections are drawn, for the images' extent
 
-    def views(self, batch: FourierBatch) -> NDArray[np.float64]:
+    def views(self, batch: FourierBatch | DeviceBatch) -> NDArray[np.float64]:
         """From Gaussians in pixels of the map to the pixels on which a batch's projections are drawn, [m, 3, 3].
 
         An image's position x, in its n pixels, is S r n / n_map, since its frequencies k lie at S^T k in the map's.

@@ -254,6 +254,65 @@ def compare_spectra(
     return losses.sum(1), gradients
 
 
+@dataclass(frozen=True)
+class ShellMembers:
+    """The points of each Fourier shell."""
+
+    by_shell: torch.Tensor  # [points] int32, shell after shell
+    bounds: torch.Tensor  # [shells + 1] int32 where in `by_shell` each begins, and the last ends
+
+    @staticmethod
+    def of(shell: torch.Tensor, n_shells: int, device: torch.device) -> "ShellMembers":
+        """For the shells [points] int64 in which points lie, all below `n_shells`."""
+        counts = torch.bincount(shell, minlength=n_shells)
+        bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return ShellMembers(torch.argsort(shell, stable=True).to(device, torch.int32), bounds.to(device, torch.int32))
+
+
+def compare_by_shell(
+    spectra: torch.Tensor,
+    points: PointPlaces,
+    factors: torch.Tensor,
+    strengths: torch.Tensor,
+    ctf: torch.Tensor,
+    observed: torch.Tensor,
+    members: ShellMembers,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factor that fits each projection to its image, and what is left of the image over the noise.
+
+    As `gem_plugin.ops.compare.compare_transforms`; arguments as for `likelihood_of_spectra`, with strengths in float64.
+
+    Returns
+    -------
+    [m] and [m, shells] float64
+    """
+    device, m, n_points, n_shells = spectra.device, len(spectra), len(points.places), len(members.bounds) - 1
+    scales = torch.empty(m, dtype=torch.float64, device=device)
+    residuals = torch.empty((m, n_shells), dtype=torch.float64, device=device)
+    launcher_for(device).launch(
+        FLOAT,
+        "compare_by_shell",
+        (m, 1, 1),
+        N_THREADS,
+        (
+            checked(spectra.contiguous(), (m, *points.spectrum_shape), torch.complex64, device),
+            checked(points.places, (n_points,), torch.int32, device),
+            checked(factors, (n_points,), torch.float32, device),
+            checked(strengths, (n_points,), torch.float64, device),
+            checked(ctf.contiguous(), (m, n_points), torch.float32, device),
+            checked(observed.contiguous(), (m, n_points), torch.complex64, device),
+            checked(members.by_shell, (n_points,), torch.int32, device),
+            checked(members.bounds, (n_shells + 1,), torch.int32, device),
+            np.int32(n_points),
+            np.int32(n_shells),
+            np.int64(math.prod(points.spectrum_shape)),
+            scales,
+            residuals,
+        ),
+    )
+    return scales, residuals
+
+
 def _grid(n_points: int, n_particles: int) -> tuple[int, int, int]:
     if n_particles > MOST_PARTICLES:
         raise ValueError(f"{n_particles} particles in one call: at most {MOST_PARTICLES} are possible")
