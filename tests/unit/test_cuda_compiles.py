@@ -20,6 +20,11 @@ MOST_REGISTERS = {
     "project.cu gather_gradients": (80, 168),
     "project.cu pixels_of_sums": (32, 32),
     "spread.cu spread_bricks": (128, 168),
+    "transfer.cu centre_images": (40, 64),
+    "transfer.cu compare_by_shell": (56, 64),
+    "transfer.cu compare_spectra": (32, 40),
+    "transfer.cu ctf_of_points": (40, 48),
+    "transfer.cu digest_images": (32, 32),
     "voxelize.cu draw_gaussians": (56, 80),
     "voxelize.cu finish_map": (40, 40),
     "voxelize.cu gather_moments": (80, 128),
@@ -32,7 +37,7 @@ def uses_of(source: KernelSource, architecture: str) -> dict[str, nvrtc.Use]:
         if os.environ.get("GEM_REQUIRE_NVRTC") == "1":
             pytest.fail(message)
         pytest.skip(message)
-    return nvrtc.uses_on_gpu(source.text, architecture, cupy_cuda.COMPILER_OPTIONS)
+    return nvrtc.uses_on_gpu(source.text, architecture, (*cupy_cuda.COMPILER_OPTIONS, "-ftz=true"))  # as CuPy adds
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
