@@ -13,6 +13,7 @@ from gem_plugin import conventions
 from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.curve_checks import check_curve
+from gem_plugin.engine_choice import engine_of, ready_engine
 from gem_plugin.errors import InputError, OptionError, ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.halves import process_halves
@@ -25,8 +26,6 @@ from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
 from gem_plugin.noise_control import control_halves, control_radius, run_noise_control
-from gem_plugin.ops import voxelize
-from gem_plugin.ops.engines import parse_gpu_ids, resolve_engine
 from gem_plugin.particle_list import list_particles
 from gem_plugin.particle_results import caveat
 from gem_plugin.plan import Plan, frequencies_used, make_plan
@@ -126,38 +125,15 @@ def _prepared(
     particles: Particles, config: ReconstructionConfig, n_threads: int, monitor: Monitor, team: Team
 ) -> tuple[Particles, Run]:
     """What every member of a team finds out for itself."""
-    engine, reason = engine_of(config, team)
-    _set_threads(n_threads, engine)
     plane, radius_px = _geometry(particles, config)
+    engine, reason = ready_engine(config, team, monitor)
+    _set_threads(n_threads, engine)
     for sentence in table_sentences(particles):
         monitor.warn(sentence)
     particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, monitor)
     group = point_group(config.sym)
     run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, monitor, team, reason)
-    _compile_engine(engine, monitor)
     return particles, run
-
-
-def engine_of(config: ReconstructionConfig, team: Team) -> tuple[str, str]:
-    """The engine of this process, and why that one; members of a team on one machine take one GPU after the other.
-
-    Raises
-    ------
-    OptionError, ResourceError
-        If it cannot be had.
-    """
-    if config.gpu != "auto":
-        ids = parse_gpu_ids(config.gpu)
-        return resolve_engine(config.engine, str(ids[team.rank_on_machine % len(ids)]))
-    n_gpus = torch.cuda.device_count()
-    if config.engine in ("cpu", "reference") or team.size == 1 or n_gpus < 2:
-        return resolve_engine(config.engine)
-    try:
-        return resolve_engine("cuda", str(team.rank_on_machine % n_gpus))
-    except ResourceError as error:
-        if config.engine == "cuda":
-            raise
-        return "cpu", f"Numba on the CPU. {error}"
 
 
 def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conventions.HalfPlane, float]:
@@ -203,16 +179,6 @@ def _set_threads(n_threads: int, engine: str) -> None:
     numba.set_num_threads(min(n_threads, numba.get_num_threads()))
     # torch holds a few numbers a Gaussian: on the CPU engine more threads only wait for each other
     torch.set_num_threads(min(n_threads, os.cpu_count() or 1) if engine == "reference" else 1)
-
-
-def _compile_engine(engine: str, monitor: Monitor) -> None:
-    """Compile the CPU engine's kernels by a first use; Numba keeps them for later runs."""
-    if engine != "cpu":
-        return
-    monitor.stage("Preparing the CPU engine (compiled once)", 1, "steps")
-    one = torch.zeros(1, 3, requires_grad=True)
-    voxelize(one, torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1), 8).sum().backward()  # type: ignore[no-untyped-call]
-    monitor.advance(1)
 
 
 def _combine(
