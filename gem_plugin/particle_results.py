@@ -1,6 +1,6 @@
 """What the finished Gaussians say of each particle and of each group of particles of one half set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch, read_order, stream
+from gem_plugin.device_batches import DeviceBatch, stream_to_device
+from gem_plugin.device_likelihood import DeviceLikelihood
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
+from gem_plugin.ops import engines
 from gem_plugin.ops.compare import compare_transforms
 from gem_plugin.ops.replicate import Tensors
 from gem_plugin.prediction import Imaging, projection_spectra, spectrum_places
@@ -54,15 +57,16 @@ def particle_results(
     team : whose members compare some particles each
     owner : the member whose results are those of all particles
     """
-    whole, plane = as_tensors(gaussians), imaging.plane
+    whole, plane = as_tensors(gaussians, device=engines.device_of(engine)), imaging.plane
     names, group_of = particle_groups(particles)
     sums = _ShellSums(len(names), plane.box_size_px // 2 + 1)
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
     done = 0
     with ImageReader(particles) as reader:
         own = team.share(read_order(particles, indices))
-        for batch in stream(particles, reader, own, imaging.planes, PARTICLES_PER_BATCH):
-            fitted, left = _compare(whole, batch, imaging, engine, n_threads, sums.n_shells)
+        for batch, fitted, left in _compared(
+            whole, particles, reader, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
+        ):
             scale[batch.indices] = fitted
             residual[batch.indices] = left.sum(axis=1) / batch.plane.weight.sum()
             sums.add(left, batch.plane, group_of[batch.indices])
@@ -81,6 +85,28 @@ def particle_results(
         band_last_shell=np.array([band[-1] for band in bands]),
         shell_residual=sums.shell_means(),
     )
+
+
+def _compared(
+    whole: Tensors,
+    particles: Particles,
+    reader: ImageReader,
+    indices: NDArray[np.int64],
+    imaging: Imaging,
+    *,
+    engine: str,
+    n_threads: int,
+    n_shells: int,
+) -> Iterator[tuple[FourierBatch | DeviceBatch, NDArray[np.float64], NDArray[np.float64]]]:
+    """Batch after batch of particles and what `_compare` says of it, by the engine's own means."""
+    if engines.uses_cuda_kernels(engine):
+        likelihood = DeviceLikelihood(imaging, engine)
+        device = likelihood.device
+        for there in stream_to_device(particles, reader, indices, imaging.planes, PARTICLES_PER_BATCH, device):
+            yield there, *likelihood.compare(whole, there, n_shells)
+        return
+    for batch in stream(particles, reader, indices, imaging.planes, PARTICLES_PER_BATCH):
+        yield batch, *_compare(whole, batch, imaging, engine, n_threads, n_shells)
 
 
 def _compare(
@@ -139,10 +165,7 @@ def caveat(results: Sequence[ParticleResults], plane: HalfPlane) -> str:
     """
     if not any((_departures(one, plane) > TOLERATED).any(axis=1).mean() > UNEXPLAINED_SHARE for one in results):
         return ""
-    return (
-        "; beware: most groups of images hold signal that the map does not explain, so that it is wrong or incomplete"
-        " in a way that both half sets may share (see the warnings)"
-    )
+    return "; beware: most groups of images hold signal that the map does not explain, a fault both halves may share"
 
 
 def _departures(results: ParticleResults, plane: HalfPlane) -> NDArray[np.float64]:

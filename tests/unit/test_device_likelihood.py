@@ -10,9 +10,11 @@ from gem_plugin.conventions import half_plane
 from gem_plugin.dataset import fourier_batch
 from gem_plugin.device_batches import DeviceBatches
 from gem_plugin.device_likelihood import PROJECTIONS_PER_ORDER, DeviceLikelihood
+from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.image_term import ImageTerm
 from gem_plugin.io.optics_table import OpticsGroup
-from gem_plugin.particle_results import _compare
+from gem_plugin.monitor import SilentMonitor
+from gem_plugin.particle_results import _compare, particle_results
 from gem_plugin.phantom import random_particles
 from gem_plugin.prediction import Imaging
 from gem_plugin.symmetry import point_group
@@ -47,6 +49,12 @@ class Reader:
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         return IMAGES[PARTICLES.optics_groups[PARTICLES.group_of_particle[indices[0]]].box_size_px][indices]
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -101,6 +109,20 @@ def test_scales_and_residuals_are_the_hosts(group: int, emulated_gpu: EmulatedGp
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
     assert (expected[1] > 0).any(axis=0).sum() > 5  # shells: there is something to compare
+
+
+def test_all_particles_results_are_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read, compared and summed by groups of particles: the same numbers whatever the engine."""
+    monkeypatch.setattr("gem_plugin.particle_results.ImageReader", Reader)
+    gaussians = Gaussians(*(tensor.detach().numpy() for tensor in unit()))
+    host, device = (
+        particle_results(
+            gaussians, PARTICLES, np.arange(COUNT), IMAGING, engine=engine, n_threads=1, monitor=SilentMonitor()
+        )
+        for engine in ("cpu", "cuda")
+    )
+    for name in ("scale", "normalised_residual", "group_residual", "shell_residual"):
+        np.testing.assert_allclose(getattr(device, name), getattr(host, name), rtol=1e-5, atol=1e-6)
 
 
 def test_an_empty_projection_has_scale_zero() -> None:
