@@ -14,7 +14,7 @@ from gem_plugin.io.tables import DEFAULTS, HARMLESS
 from tests.unit.small_project import SmallProject
 
 ROOT = Path(__file__).parents[2]
-OF_OTHER_FILES = ("model_star.py", "mtf.py")  # read no particles and no optics
+OF_OTHER_FILES = ("model_star.py", "refinement_files.py", "mtf.py")  # read no particles and no optics
 ROW = re.compile(r"\| `(rln\w+)` \| (\w+) \| (\w+) \| (.+) \|")
 
 

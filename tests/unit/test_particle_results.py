@@ -15,6 +15,9 @@ from gem_plugin.phantom import random_particles
 from gem_plugin.prediction import Imaging, predicted_transforms
 from gem_plugin.reconstruction import ParticleResults
 from gem_plugin.render import as_tensors, choose_render_box, in_voxels
+from gem_plugin.report.front_page import MAX_STATEMENT_LINES, TEXT_WIDTH_IN
+from gem_plugin.report.layout import STATEMENT_PT, wrap
+from gem_plugin.statement import Evidence, make_claim
 
 N, COUNT, GROUPS = 24, 60, 3
 SCALES = np.linspace(0.5, 1.5, COUNT)
@@ -111,6 +114,17 @@ def test_the_resolution_is_qualified_where_most_groups_are_not_explained(gaussia
     assert caveat([one, one], PLANE) == ""
     for pair in ([found, two], [two, found]):
         assert "signal that the map does not explain" in caveat(pair, PLANE)
+
+
+def test_the_longest_statement_and_its_caution_stand_on_page_one_in_full(gaussians, particles, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = results(gaussians, particles, monkeypatch)
+    beware = caveat([dataclasses.replace(found, group_residual=found.group_residual * 2)] * 2, PLANE)
+    evidence = Evidence(
+        np.array([0.9, 0.3]), np.array([2.0, 3.0]), np.array([True, False]), 15, 32, 300.0, True, False, False
+    )
+    for one in (evidence, dataclasses.replace(evidence, shares_noise=True)):
+        lines = wrap(make_claim(one).sentence + beware, TEXT_WIDTH_IN, STATEMENT_PT, bold=True)
+        assert len(lines) <= MAX_STATEMENT_LINES
 
 
 def test_groups_follow_the_table(particles: Particles) -> None:
