@@ -47,8 +47,13 @@ def project_source(real: str, *, patch_px: int, lanes: int = LANES, chunk: int =
 
 
 FLOAT = project_source("float", patch_px=6144)
-DOUBLE = project_source("double", patch_px=2048)  # for tests: it leaves little but the formulas to be wrong
+DOUBLE = project_source("double", patch_px=2048)  # shared memory allows no more
 SOURCES = (FLOAT, DOUBLE)
+
+
+def source_for(parameters: torch.Tensor) -> KernelSource:
+    """float64 kernels for float64 parameters, float32 for all others."""
+    return DOUBLE if parameters.dtype == torch.float64 else FLOAT
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def project(
     box_size_px : n >= 1
     cutoff_sigmas : radius of the footprint, > 0
     engine : "reference" (dense, in the arguments' precision), "cpu" (Numba; float64 geometry, float32 pixels) or
-        "cuda" (float32; accuracy: `gem_plugin.ops.cuda_project`)
+        "cuda" (in the precision of the centres; of float32, `gem_plugin.ops.cuda_project` tells the errors)
     order : for "cuda" alone, [N] `gem_plugin.ops.spatial_order` of these Gaussians, to be kept while they hardly move;
         it changes last digits only; None: is found anew, which takes longer than drawing a few images
 
@@ -137,7 +137,10 @@ class _ProjectCuda(torch.autograd.Function):
         order: torch.Tensor | None,
     ) -> torch.Tensor:
         axes = axes_of(log_scales.detach(), quaternions.detach())
-        scene = cuda_project.scene(centres_px, axes, amplitudes, views, box_size_px, cutoff_sigmas, order=order)
+        source = cuda_project.source_for(centres_px)
+        scene = cuda_project.scene(
+            centres_px, axes, amplitudes, views, box_size_px, cutoff_sigmas, order=order, source=source
+        )
         ctx.save_for_backward(log_scales, quaternions)
         ctx.axes, ctx.scene = axes, scene
         return cuda_project.draw(scene).to(centres_px.dtype)
