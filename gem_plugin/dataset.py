@@ -1,6 +1,7 @@
 """One half set as a stream of centred Fourier data with poses and CTFs, read ahead in bounded memory."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -126,14 +127,14 @@ def stream(
     yield from read_ahead(load, [chunk for part in parts for chunk in batches(part, batch_size)])
 
 
-def read_ahead(load: Callable[[NDArray[np.int64]], Item], chunks: list[NDArray[np.int64]]) -> Iterator[Item]:
-    """Yield ``load(chunk)`` for each chunk in order, one chunk ahead of the consumer in a second thread."""
-    if not chunks:
-        return
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        waiting = [worker.submit(load, chunks[0])]
-        for following in [*chunks[1:], None]:
-            item = waiting.pop().result()
+def read_ahead(
+    load: Callable[[NDArray[np.int64]], Item], chunks: list[NDArray[np.int64]], n_threads: int = 1
+) -> Iterator[Item]:
+    """Yield ``load(chunk)`` for each chunk in order, read ahead of the consumer by other threads, a chunk by each."""
+    with ThreadPoolExecutor(max_workers=n_threads) as workers:
+        waiting = deque(workers.submit(load, chunk) for chunk in chunks[:n_threads])
+        for following in [*chunks[n_threads:], *([None] * len(waiting))]:
+            item = waiting.popleft().result()
             if following is not None:
-                waiting.append(worker.submit(load, following))
+                waiting.append(workers.submit(load, following))
             yield item

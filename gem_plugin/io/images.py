@@ -1,7 +1,9 @@
 """Particle images by index, a batch at a time, never a whole stack."""
 
+import threading
 from collections import OrderedDict
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,17 +65,51 @@ class ImageReader:
             If the images are of several box sizes.
         """
         indices = np.asarray(indices, dtype=np.int64)
+        box_size_px = self.box_size_px(indices)
+        images = np.empty((len(indices), box_size_px, box_size_px), np.float32)
+        self._read_into(images, indices)
+        self._check_finite(images, indices)
+        self._repair(images, indices)
+        return images
+
+    def read_unchecked(self, images: NDArray[np.float16] | NDArray[np.float32], indices: NDArray[np.int64]) -> None:
+        """Read into memory of the caller, who makes sure that all pixels are finite; else as `read`.
+
+        Parameters
+        ----------
+        images : [m, box, box], C-contiguous, of the type that `stored_type` says, or float32
+        """
+        self._read_into(images, indices)
+        if images.dtype == np.float32:
+            self._repair(images, indices)
+
+    def stored_type(self, indices: NDArray[np.int64]) -> type[np.float16] | type[np.float32]:
+        """float16 if all these images are stored so and are taken as they are, else float32."""
+        if self._particles.image_repair is not None:
+            return np.float32
+        stacks = np.unique(self._particles.stack_of_particle[indices])
+        return np.float16 if all(self._stack(int(stack)).is_float16 for stack in stacks) else np.float32
+
+    def box_size_px(self, indices: NDArray[np.int64]) -> int:
+        """The box of these images.
+
+        Raises
+        ------
+        ValueError
+            If there are several.
+        """
+        return self._one_box_size_px(self._particles.stack_of_particle[indices])
+
+    def _read_into(self, images: NDArray[Any], indices: NDArray[np.int64]) -> None:
         stacks = self._particles.stack_of_particle[indices]
         sections = self._particles.image_in_stack[indices]
         order = np.lexsort((sections, stacks))
-        box_size_px = self._one_box_size_px(stacks)
-        images = np.empty((len(indices), box_size_px, box_size_px), np.float32)
         for run in _runs(stacks[order], sections[order], order):
             self._read_run(int(stacks[run[0]]), int(sections[run[0]]), run, images)
-        self._check_finite(images, indices)
+
+    def _repair(self, images: NDArray[Any], indices: NDArray[np.int64]) -> None:
         if self._particles.image_repair is not None:
             self._particles.image_repair.apply(images, self._particles.group_of_particle[indices])
-        return images
 
     def _one_box_size_px(self, stacks: NDArray[np.int32]) -> int:
         boxes = np.unique(self._box_size_of_stack[stacks] if len(stacks) else self._box_size_of_stack[:1])
@@ -81,7 +117,7 @@ class ImageReader:
             raise ValueError(f"images of one box size are read at a time, not of {', '.join(map(str, boxes))} px")
         return int(boxes[0])
 
-    def _read_run(self, stack: int, first: int, rows: NDArray[np.int64], images: NDArray[np.float32]) -> None:
+    def _read_run(self, stack: int, first: int, rows: NDArray[np.int64], images: NDArray[Any]) -> None:
         """Read consecutive images of one stack into the rows of `images` where they belong."""
         file = self._stack(stack)
         if first + len(rows) > file.n_images:
@@ -93,7 +129,7 @@ class ImageReader:
         if is_in_place:
             file.read(first, images[rows[0] : rows[0] + len(rows)])
         else:
-            scattered = np.empty((len(rows), *images.shape[1:]), np.float32)
+            scattered = np.empty((len(rows), *images.shape[1:]), images.dtype)
             file.read(first, scattered)
             images[rows] = scattered
 
@@ -128,6 +164,34 @@ class ImageReader:
             f"Image {self._particles.image_in_stack[particle] + 1} of {stack} (particle {particle + 1}) has {n_pixels} "
             f"pixels that are {what}. Extract it again or take it out of the table."
         )
+
+
+class ReaderPool:
+    """Readers of the same particles, one for each thread that asks; a context manager, as they are."""
+
+    def __init__(self, particles: Particles) -> None:
+        self._particles = particles
+        self._own = threading.local()
+        self._all: list[ImageReader] = []
+
+    def __enter__(self) -> "ReaderPool":
+        """Return the pool itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all files; no thread may be reading any more."""
+        while self._all:
+            self._all.pop().close()
+
+    def reader(self) -> ImageReader:
+        """The reader of the thread that calls."""
+        if not hasattr(self._own, "reader"):
+            self._own.reader = ImageReader(self._particles)
+            self._all.append(self._own.reader)
+        reader: ImageReader = self._own.reader
+        return reader
 
 
 def _box_size_of_stack(particles: Particles) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,7 @@ def _check_size(header: MrcHeader, file_bytes: int) -> None:
         )
 
 
-def read_sections(descriptor: int, header: MrcHeader, first: int, out: NDArray[np.float32]) -> None:
+def read_sections(descriptor: int, header: MrcHeader, first: int, out: NDArray[Any]) -> None:
     """Read consecutive sections into `out`.
 
     Parameters
@@ -119,7 +119,8 @@ def read_sections(descriptor: int, header: MrcHeader, first: int, out: NDArray[n
     first
         0-based index of the first section.
     out
-        [m, rows, columns], C-contiguous; m sections are read.
+        [m, rows, columns], C-contiguous; m sections are read. Of a type that holds the file's numbers: float32, or that
+        of the file itself.
 
     Raises
     ------
@@ -127,8 +128,8 @@ def read_sections(descriptor: int, header: MrcHeader, first: int, out: NDArray[n
         If the file ends early or the disk fails.
     """
     offset = header.data_offset_bytes + first * header.section_bytes
-    is_native_float32 = header.dtype == np.float32  # then the bytes go straight to their place
-    target = out if is_native_float32 else np.empty(out.shape, header.dtype)
+    is_stored_so = header.dtype == out.dtype  # then the bytes go straight to their place
+    target = out if is_stored_so else np.empty(out.shape, header.dtype)
     view = target.reshape(-1).view(np.uint8).data
     n_read = 0
     while n_read < len(view):
@@ -139,5 +140,5 @@ def read_sections(descriptor: int, header: MrcHeader, first: int, out: NDArray[n
         if n_bytes == 0:
             raise InputError(f"{header.path} ends before section {first + len(out)}: it was changed during the run.")
         n_read += n_bytes
-    if not is_native_float32:
+    if not is_stored_so:
         out[...] = target

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,12 @@ class StackFile(Protocol):
     n_columns: int
     n_rows: int
     n_images: int
+    is_float16: bool  # whether its pixels are stored so, in this machine's byte order
 
-    def read(self, first: int, out: NDArray[np.float32]) -> None:
+    def read(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive images, 0-based from `first`, into `out` [m, rows, columns], C-contiguous.
+
+        `out` is float32 or, where the pixels are stored so, float16.
 
         Raises
         ------
@@ -44,12 +47,13 @@ class MrcStack:
         self.n_columns = self._header.n_columns
         self.n_rows = self._header.n_rows
         self.n_images = self._header.n_sections
+        self.is_float16 = self._header.dtype == np.float16
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
-    def read(self, first: int, out: NDArray[np.float32]) -> None:
+    def read(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive images; see `StackFile.read`."""
         read_sections(self._descriptor, self._header, first, out)
 

@@ -16,6 +16,8 @@ LARGEST_EXPANSION = 2000  # of compressed pixels; deflate reaches 1032
 class TiffStack:
     """An open TIFF file; needs the library tifffile, which is imported only here."""
 
+    is_float16 = False  # what decoding gives is converted
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = _open(path)
@@ -31,7 +33,7 @@ class TiffStack:
         self.n_rows, self.n_columns = (int(size) for size in self._pages[0].shape)
         self.n_images = len(self._pages)
 
-    def read(self, first: int, out: NDArray[np.float32]) -> None:
+    def read(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive images, 0-based from `first`, into `out` [m, rows, columns].
 
         Raises

@@ -1,6 +1,8 @@
 """Images by index, from every kind of stack."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gem_plugin.dataset import read_ahead
 from gem_plugin.errors import InputError
 from gem_plugin.io import images as images_module
-from gem_plugin.io.images import ImageReader
+from gem_plugin.io.images import ImageReader, ReaderPool
 from gem_plugin.io.particles import read_particles
 from tests.unit.small_project import BOX_SIZE_PX, STACKS, SmallProject, write_mrc
 
@@ -91,6 +94,56 @@ def test_every_mode_and_byte_order(project: SmallProject, mode: int, order: str,
         images = reader.read(np.arange(6))
     for row in range(6):
         np.testing.assert_array_equal(images[row], project.image(row))
+
+
+def test_float16_is_kept_where_all_pixels_are_stored_so(project: SmallProject) -> None:
+    halves = np.arange(3 * BOX_SIZE_PX**2, dtype=np.float32).reshape(3, BOX_SIZE_PX, BOX_SIZE_PX) % 90 + 0.5
+    write_mrc(project.root / STACKS[0], halves, mode=12)
+    with ImageReader(project.read()) as reader:
+        expected = reader.read(np.arange(6))
+        own = reader._particles.stack_of_particle == reader._particles.stack_of_particle[2]
+        stored, all_rows = np.flatnonzero(own), np.arange(6)
+        assert 0 < len(stored) < 6
+        assert reader.stored_type(stored) is np.float16
+        assert reader.stored_type(all_rows) is np.float32
+        for rows in (stored, all_rows):
+            images = np.zeros((len(rows), BOX_SIZE_PX, BOX_SIZE_PX), reader.stored_type(rows))
+            reader.read_unchecked(images, rows)
+            np.testing.assert_array_equal(images, expected[rows])
+    write_mrc(project.root / STACKS[0], halves, mode=12, order=">")
+    with ImageReader(project.read()) as reader:
+        assert reader.stored_type(stored) is np.float32  # of the other byte order
+
+
+def test_each_thread_has_its_own_reader(project: SmallProject) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with ReaderPool(project.read()) as pool:
+        expected = pool.reader().read(np.arange(6))
+        assert pool.reader() is pool.reader()
+        with ThreadPoolExecutor(max_workers=1) as other:
+            assert other.submit(pool.reader).result() is not pool.reader()
+            found = other.submit(lambda: pool.reader().read(np.arange(6))).result()
+        np.testing.assert_array_equal(found, expected)
+        assert len(os.listdir("/proc/self/fd")) > before
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_chunks_that_are_read_ahead_come_in_order() -> None:
+    chunks = [np.array([i]) for i in range(7)]
+    started: list[int] = []
+
+    def load(chunk: np.ndarray) -> int:
+        started.append(int(chunk[0]))
+        time.sleep(0.002 * (7 - chunk[0]))  # the first take longest
+        return int(chunk[0])
+
+    for n_threads in (1, 3, 20):
+        started.clear()
+        read = read_ahead(load, chunks, n_threads)
+        assert next(read) == 0
+        assert len(started) <= n_threads + 1  # no more is held than that
+        assert list(read) == [1, 2, 3, 4, 5, 6]
+    assert list(read_ahead(load, [], 2)) == []
 
 
 def test_few_files_are_open_and_none_afterwards(project: SmallProject, monkeypatch: pytest.MonkeyPatch) -> None:
