@@ -32,6 +32,7 @@ from gem_plugin.reconstruction import (
     Sharpening,
     ViewingMaps,
 )
+from gem_plugin.team import Team
 
 STATEMENT = "The resolution is 8.00 A, said the stand-in"
 
@@ -56,6 +57,7 @@ def reconstruct(
     mask: NDArray[np.float32] | None,
     reference: NDArray[np.float32] | None,
     monitor: Monitor,
+    team: Team,
 ) -> Reconstruction:
     """Half maps are the mean image of each half set, stacked; the settings tell what was passed."""
     behave(os.environ.get("GEM_FAKE", ""), monitor)
