@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from gem_plugin.device_batches import DeviceBatch
 from gem_plugin.ops import engines, project
-from gem_plugin.ops.cuda_project import CHUNK
+from gem_plugin.ops.cuda_project import order_of
 from gem_plugin.ops.cuda_transfer import PointPlaces, ShellMembers, compare_by_shell, likelihood_of_spectra
 from gem_plugin.ops.replicate import Tensors
-from gem_plugin.ops.spatial_order import spatial_order
 from gem_plugin.prediction import Imaging, spectrum_places, weights
 
 PROJECTIONS_PER_ORDER = 50  # calls, before the Gaussians are put in order again: they move by less than a chunk's edge
@@ -81,7 +80,7 @@ class DeviceLikelihood:
     def _spectra(self, whole: Tensors, batch: DeviceBatch) -> torch.Tensor:
         """``rfft2`` of a batch's projections, [m, n, n // 2 + 1] complex64."""
         if len(self._order) != len(whole[0]) or self._calls % PROJECTIONS_PER_ORDER == 0:
-            self._order = spatial_order(whole[0].to(self.device), CHUNK)
+            self._order = order_of(whole[0].to(self.device), whole[1].to(self.device))
         self._calls += 1
         views, box = self._imaging.views(batch), self._imaging.render_boxes_px[batch.group]
         images = project(*whole, views, box, engine=self._engine, order=self._order)

@@ -23,7 +23,7 @@ from gem_plugin.ops.spatial_order import spatial_order
 
 CHUNK = 128  # Gaussians of a block
 N_THREADS = 256
-LANES = 4  # threads that share a Gaussian's rows
+LANES = 2  # threads that share a Gaussian's rows
 IMAGES_PER_BLOCK = 16  # a Gaussian's numbers are read once for so many images, and its gradients written once
 LEAST_WIDTH_PX = 1e-4
 _MOST_BLOCKS_Y = 65535
@@ -88,6 +88,21 @@ class Scene:
         return math.ceil(len(self.rotations) / self.images_per_block)
 
 
+def order_of(centres: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """The order in which Gaussians are drawn fastest: `spatial_order` in chunks, in a chunk from small to large.
+
+    Parameters
+    ----------
+    centres : [N, 3]
+    scales : [N, 3] widths, or their logarithms
+
+    Returns
+    -------
+    [N] int64
+    """
+    return spatial_order(centres, CHUNK, scales.amax(1))
+
+
 def scene(
     centres: torch.Tensor,
     axes: Axes,
@@ -107,8 +122,8 @@ def scene(
     axes : of the N Gaussians
     amplitudes : [N]
     rotations : [B, 3, 3]
-    order : [N] int64 an older order of the same Gaussians, by `spatial_order(centres, CHUNK)`: any is right, one that
-        is far from now's costs time; None: now's
+    order : [N] int64 an older order of the same Gaussians, by `order_of`: any is right, one that is far from now's
+        costs time; None: now's
 
     Raises
     ------
@@ -119,7 +134,7 @@ def scene(
     if box_size_px | 1 > int(_define(source, "PATCH_PX")):
         raise ValueError(f"a box of {box_size_px} px is wider than the {_define(source, 'PATCH_PX')} px of a patch")
     if order is None:
-        order = spatial_order(centres, CHUNK)
+        order = order_of(centres, axes.scales)
     if order.shape != (n,):
         raise ValueError(f"an order of {len(order)} Gaussians was given for {n}")
     real = torch.float64 if _define(source, "REAL") == "double" else torch.float32

@@ -49,8 +49,8 @@ def project(
     cutoff_sigmas : radius of the footprint, > 0
     engine : "reference" (dense, in the arguments' precision), "cpu" (Numba; float64 geometry, float32 pixels) or
         "cuda" (in the precision of the centres; of float32, `gem_plugin.ops.cuda_project` tells the errors)
-    order : for "cuda" alone, [N] `gem_plugin.ops.spatial_order` of these Gaussians, to be kept while they hardly move;
-        it changes last digits only; None: is found anew, which takes longer than drawing a few images
+    order : for "cuda" alone, [N] `gem_plugin.ops.cuda_project.order_of` these Gaussians, to be kept while they hardly
+        move; it changes last digits only; None: is found anew, which takes longer than drawing a few images
 
     Returns
     -------

@@ -7,16 +7,17 @@ import torch
 _WIDEST = 0.999  # of a part's extent, so that a part's keys stay below the next one's
 
 
-def spatial_order(centres: torch.Tensor, chunk: int) -> torch.Tensor:
+def spatial_order(centres: torch.Tensor, chunk: int, sizes: torch.Tensor | None = None) -> torch.Tensor:
     """Order points so that each run of `chunk` of them, counted from 0, fills a small box.
 
     The points are halved at a multiple of `chunk`, across the longest edge of the box around them, and the halves
-    again, on the points' device. The order depends on the centres alone.
+    again, on the points' device.
 
     Parameters
     ----------
     centres : [N, 3]; what is not finite counts as 0
     chunk : >= 1
+    sizes : [N] by which the points of a run are in ascending order, so that neighbours have about as much work
 
     Returns
     -------
@@ -29,6 +30,9 @@ def spatial_order(centres: torch.Tensor, chunk: int) -> torch.Tensor:
     while len(bounds) - 1 < -(-n // chunk):
         order = _sorted_along_longest_edges(points, order, bounds)
         bounds = _halved(bounds, chunk)
+    if sizes is not None:
+        by_size = torch.argsort(torch.nan_to_num(sizes.detach())[order], stable=True)
+        order = order[by_size[torch.argsort(by_size // chunk, stable=True)]]
     return order
 
 

@@ -10,7 +10,6 @@ from gem_plugin.device_batches import DeviceBatches, host_tensor
 from gem_plugin.device_likelihood import DeviceLikelihood
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.ops import cuda_project, project
-from gem_plugin.ops.spatial_order import spatial_order
 from gem_plugin.particle_results import _compare
 from gem_plugin.phantom import random_particles
 from gem_plugin.prediction import Imaging, negative_log_likelihood, predicted_transforms, weights
@@ -72,7 +71,7 @@ def test_a_patch_that_is_too_small_changes_no_image() -> None:
 
 def test_a_side_stream_is_waited_for() -> None:
     parameters = [tensor.detach().float().to(GPU) for tensor in some_gaussians(5000, 64, seed=6)]
-    order = spatial_order(parameters[0], cuda_project.CHUNK)
+    order = cuda_project.order_of(parameters[0], parameters[1])
     expected = project(*parameters, views(40), 64, engine="cuda", order=order)
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()

@@ -141,7 +141,7 @@ def test_a_patch_that_is_too_small_changes_no_image(precision: str) -> None:
         by_kernels(parameters, rotations, n, 5.0, narrow, weights(2, n))
 
 
-@pytest.mark.parametrize("lanes", [1, 32])
+@pytest.mark.parametrize("lanes", [1, 4, 32])
 def test_threads_a_gaussian_change_no_image(lanes: int) -> None:
     parameters, rotations, n = some_gaussians(140, 24, seed=15), views(2), 24
     images, gradients = by_kernels(parameters, rotations, n, 5.0, cuda_project.FLOAT, weights(2, n))
@@ -275,6 +275,17 @@ def test_an_order_holds_every_point_once(n: int) -> None:
     if n > 100:
         points[5], points[7, 1], points[9:40] = torch.nan, torch.inf, 1.0
     assert torch.equal(spatial_order(points, 128).sort().values, torch.arange(n))
+
+
+def test_a_chunk_goes_from_small_to_large() -> None:
+    random = np.random.default_rng(5)
+    points, sizes = torch.tensor(random.normal(size=(300, 3))), torch.tensor(random.random(300))
+    sizes[4] = torch.nan
+    plain, sized = spatial_order(points, 128), spatial_order(points, 128, sizes)
+    for begin in (0, 128, 256):
+        run = sized[begin : begin + 128]
+        assert torch.equal(run.sort().values, plain[begin : begin + 128].sort().values)
+        assert (torch.nan_to_num(sizes)[run].diff() >= 0).all()
 
 
 def test_chunks_of_a_ball_are_small() -> None:

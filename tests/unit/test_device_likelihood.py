@@ -50,6 +50,15 @@ class Reader:
     def read(self, indices: np.ndarray) -> np.ndarray:
         return IMAGES[PARTICLES.optics_groups[PARTICLES.group_of_particle[indices[0]]].box_size_px][indices]
 
+    def box_size_px(self, indices: np.ndarray) -> int:
+        return len(self.read(indices)[0])
+
+    def stored_type(self, indices: np.ndarray) -> type:
+        return np.float32
+
+    def read_unchecked(self, images: np.ndarray, indices: np.ndarray) -> None:
+        images[:] = self.read(indices)
+
     def __enter__(self) -> "Reader":
         return self
 
@@ -113,7 +122,7 @@ def test_scales_and_residuals_are_the_hosts(group: int, emulated_gpu: EmulatedGp
 
 def test_all_particles_results_are_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read, compared and summed by groups of particles: the same numbers whatever the engine."""
-    monkeypatch.setattr("gem_plugin.particle_results.ImageReader", Reader)
+    monkeypatch.setattr("gem_plugin.io.images.ImageReader", Reader)
     gaussians = Gaussians(*(tensor.detach().numpy() for tensor in unit()))
     host, device = (
         particle_results(
@@ -138,11 +147,11 @@ def test_an_empty_projection_has_scale_zero() -> None:
 def test_the_order_is_kept_and_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
 
-    def counted(centres: torch.Tensor, chunk: int) -> torch.Tensor:
+    def counted(centres: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         found.append(len(centres))
         return torch.arange(len(centres))
 
-    monkeypatch.setattr("gem_plugin.device_likelihood.spatial_order", counted)
+    monkeypatch.setattr("gem_plugin.device_likelihood.order_of", counted)
     part = np.flatnonzero(PARTICLES.group_of_particle == 0)[:1]
     batch = DeviceBatches(PARTICLES, PLANES, torch.device("cpu")).batch(Reader().read(part), part)
     likelihood = DeviceLikelihood(IMAGING, "cuda")
