@@ -13,7 +13,9 @@
 // ky, then kx (in runs).
 //
 // At the end the padded brick is added to the grid. Bricks whose margins overlap must not run at the same time: the
-// host starts the 8 parities of (x, y, z) one after the other, so that BRICK >= WIDTH - 1 suffices.
+// host starts the 8 parities of (x, y, z) one after the other, so that BRICK >= WIDTH - 1 suffices. All slices cross
+// near the origin: there a brick would keep its warp busy long after all others, so its slices are shared out to
+// several warps, each of which writes its sums apart, and add_parts adds them to the grid in their order.
 //
 // Defines: REAL (float or double), COMPLEX_SUMS (1: values have two parts; 0: one), BRICK, and ROW and LAYER, the
 // steps on y and z of the padded brick in shared memory, chosen so that the lanes' cells lie in different banks.
@@ -22,6 +24,7 @@
 #define DEGREE 8
 #define TABLE_ROW 8   // of the table of coefficients
 #define PADDED (BRICK + WIDTH - 1)
+#define PADDED_CELLS (PADDED * PADDED * PADDED)
 #define TILE 32       // points, one for each lane
 #define AHEAD 8       // cells that a lane loads before it stores the first
 #define ALL_LANES 0xffffffffu
@@ -65,9 +68,14 @@ struct Queued {
     int slice, kx, ky, point;
 };
 
+// Of kx and of ky, in 2^-32 cells.
+struct Steps {
+    long long x_of_kx, y_of_kx, z_of_kx, x_of_ky, y_of_ky, z_of_ky;
+};
+
 // What a warp knows of the images, of the grid and of its brick.
 struct Job {
-    const long long *steps;
+    const Steps *steps;
     const REAL *values, *adjoint, *weight;
     const int *table;
     int n_points, highest_x, highest_y;
@@ -81,11 +89,10 @@ struct Position {
     bool flipped;       // the point's conjugate lies there
 };
 
-__device__ __forceinline__ Position locate(const Job &job, int slice, int kx, int ky) {
-    const long long *step = job.steps + 6 * (long long)slice;
-    long long x = kx * step[0] + ky * step[3];
-    long long y = kx * step[1] + ky * step[4];
-    long long z = kx * step[2] + ky * step[5];
+__device__ __forceinline__ Position locate(const Job &job, const Steps &step, int kx, int ky) {
+    long long x = kx * step.x_of_kx + ky * step.x_of_ky;
+    long long y = kx * step.y_of_kx + ky * step.y_of_ky;
+    long long z = kx * step.z_of_kx + ky * step.z_of_ky;
     const long long one = 1ll << 32;
     bool flipped = x < 0;
     Position at;
@@ -146,7 +153,7 @@ __device__ __forceinline__ void prepare(const Job &job, const REAL *coefficients
 #else
     const REAL value = job.values[index];
 #endif
-    const Position at = locate(job, queued.slice, queued.kx, queued.ky);
+    const Position at = locate(job, job.steps[queued.slice], queued.kx, queued.ky);
     REAL wx[WIDTH], wy[WIDTH], wz[WIDTH];
     weigh(coefficients, at, wx, wy, wz);
     deal(point->x, wx, first_cell(at.x) - job.first_x, 1);
@@ -224,21 +231,28 @@ __device__ __forceinline__ Pair plus(const Pair &a, const Pair &b) {
 
 // Add the padded brick to the grid; what would lie outside is nothing, because no point reaches it.
 __device__ __forceinline__ void flush(const Job &job, const Sum *brick, Sum *grid, int size, int size_x, int lane) {
-    const int n_cells = PADDED * PADDED * PADDED;
-    for (int start = lane; start < n_cells; start += 32 * AHEAD) {
+    for (int start = lane; start < PADDED_CELLS; start += 32 * AHEAD) {
         Sum total[AHEAD];
         long long place[AHEAD];
 #pragma unroll
         for (int n = 0; n < AHEAD; ++n) {
             const int cell = start + 32 * n, x = cell % PADDED, y = cell / PADDED % PADDED, z = cell / (PADDED * PADDED);
             const int at_x = job.first_x + x, at_y = job.first_y + y, at_z = job.first_z + z;
-            const bool inside = cell < n_cells && at_x < size_x && at_y < size && at_z < size;
+            const bool inside = cell < PADDED_CELLS && at_x < size_x && at_y < size && at_z < size;
             place[n] = inside ? ((long long)at_z * size + at_y) * size_x + at_x : -1;
             if (inside) total[n] = plus(grid[place[n]], brick[z * LAYER + y * ROW + x]);
         }
 #pragma unroll
         for (int n = 0; n < AHEAD; ++n)
             if (place[n] >= 0) grid[place[n]] = total[n];
+    }
+}
+
+// Write the padded brick; nothing, if it has no points.
+__device__ __forceinline__ void write(const Sum *brick, bool touched, Sum *part, int lane) {
+    for (int cell = lane; cell < PADDED_CELLS; cell += 32) {
+        const int x = cell % PADDED, y = cell / PADDED % PADDED, z = cell / (PADDED * PADDED);
+        part[cell] = touched ? brick[z * LAYER + y * ROW + x] : nothing();
     }
 }
 
@@ -272,8 +286,8 @@ __device__ __forceinline__ int2 range(const float4 &bound, const Job &job, int s
 }
 
 // The number of a slice's point if it belongs to the brick and is taken with this sign, else -1.
-__device__ __forceinline__ int point_in_brick(const Job &job, int slice, int kx, int ky, int sign) {
-    const Position at = locate(job, slice, kx, ky);
+__device__ __forceinline__ int point_in_brick(const Job &job, const Steps &step, int kx, int ky, int sign) {
+    const Position at = locate(job, step, kx, ky);
     const unsigned x = first_cell(at.x) - job.first_x, y = first_cell(at.y) - job.first_y, z = first_cell(at.z) - job.first_z;
     const bool inside = at.flipped == (sign < 0) && x < BRICK && y < BRICK && z < BRICK;
     return inside ? job.table[(ky + job.highest_y) * (job.highest_x + 1) + kx] : -1;
@@ -281,7 +295,8 @@ __device__ __forceinline__ int point_in_brick(const Job &job, int slice, int kx,
 
 // Launched with one warp a block.
 extern "C" __global__ void __launch_bounds__(32) spread_bricks(
-    const int *bricks,         // [blocks, 3] first cell of each brick on x, y, z; bricks of one parity
+    const int *bricks,         // [blocks, 5] first cell on x, y, z; which part of the slices; how many parts there are
+    int is_apart,              // 1: write to `parts`; 0: add to `grid` (bricks of one parity, of one part each)
     int n_slices,
     const long long *steps,    // [n_slices, 2, 3] a step of kx and of ky on x, y, z, in 2^-32 cells
     const float4 *bounds,      // [3, n_slices] direction (normal, kx, ky) in the grid; half a brick's extent along it
@@ -296,6 +311,7 @@ extern "C" __global__ void __launch_bounds__(32) spread_bricks(
     int size,
     int size_x,
     int origin_x,              // cell of frequency 0 on x; on y and z it is size / 2
+    REAL *parts,               // [blocks, PADDED, PADDED, PADDED], with COMPLEX_SUMS [..., 2]; z, y, x
     REAL *grid                 // [size, size, size_x], with COMPLEX_SUMS [size, size, size_x, 2]; z, y, x
 ) {
     __shared__ Sum brick[BRICK_CELLS];
@@ -305,27 +321,30 @@ extern "C" __global__ void __launch_bounds__(32) spread_bricks(
     Room room;
     room.brick = brick, room.points = points, room.queue = queue, room.coefficients = shared_coefficients;
 
-    const int lane = threadIdx.x, *first = bricks + 3 * (long long)blockIdx.x;
+    const int lane = threadIdx.x, *what = bricks + 5 * (long long)blockIdx.x;
     Job job;
-    job.steps = steps, job.values = values, job.adjoint = adjoint, job.weight = weight, job.n_points = n_points;
+    job.steps = (const Steps *)steps, job.values = values, job.adjoint = adjoint, job.weight = weight, job.n_points = n_points;
     job.table = table, job.highest_x = highest_x, job.highest_y = highest_y;
-    job.first_x = first[0], job.first_y = first[1], job.first_z = first[2];
+    job.first_x = what[0], job.first_y = what[1], job.first_z = what[2];
     job.origin_x = origin_x, job.origin_y = job.origin_z = size / 2;
     const float half = 0.5f * BRICK + (WIDTH / 2 - 1);
     job.centre_x = (job.first_x - job.origin_x) + half;
     job.centre_y = (job.first_y - job.origin_y) + half;
     job.centre_z = (job.first_z - job.origin_z) + half;
 
+    const int first_slice = (int)((long long)n_slices * what[3] / what[4]);
+    const int end = (int)((long long)n_slices * (what[3] + 1) / what[4]);
     int n_queued = 0;
     bool touched = false;
-    for (int start = 0; start < n_slices; start += 32) {
+    for (int start = first_slice; start < end; start += 32) {
         bool meets = false;
-        if (start + lane < n_slices) {
+        if (start + lane < end) {
             const float4 normal = bounds[start + lane];
             meets = fabsf(normal.x * job.centre_x + normal.y * job.centre_y + normal.z * job.centre_z) <= normal.w;
         }
         for (unsigned left = __ballot_sync(ALL_LANES, meets); left; left &= left - 1) {
             const int slice = start + __ffs(left) - 1;
+            const Steps step = job.steps[slice];
             const float4 bound_x = bounds[n_slices + slice], bound_y = bounds[2 * (long long)n_slices + slice];
             for (int sign = 1; sign >= -1; sign -= 2) {
                 const int2 x = range(bound_x, job, sign, 0, highest_x), y = range(bound_y, job, sign, -highest_y, highest_y);
@@ -333,7 +352,7 @@ extern "C" __global__ void __launch_bounds__(32) spread_bricks(
                 const int right = lane & ((1 << bits) - 1), down = lane >> bits;  // the lanes' places in a patch of points
                 for (int ky = y.x + down; ky - down <= y.y; ky += 32 >> bits) {
                     for (int kx = x.x + right; kx - right <= x.y; kx += 1 << bits) {
-                        const int point = kx <= x.y && ky <= y.y ? point_in_brick(job, slice, kx, ky, sign) : -1;
+                        const int point = kx <= x.y && ky <= y.y ? point_in_brick(job, step, kx, ky, sign) : -1;
                         const unsigned taken = __ballot_sync(ALL_LANES, point >= 0);
                         if (point >= 0) {
                             const Queued queued = {slice, kx, ky, point};
@@ -352,5 +371,28 @@ extern "C" __global__ void __launch_bounds__(32) spread_bricks(
     }
     if (n_queued > 0) spread_queue(job, room, coefficients, n_queued, touched, lane);
     __syncwarp();
-    if (touched) flush(job, brick, (Sum *)grid, size, size_x, lane);
+    if (is_apart)
+        write(brick, touched, (Sum *)parts + (long long)blockIdx.x * PADDED_CELLS, lane);
+    else if (touched)
+        flush(job, brick, (Sum *)grid, size, size_x, lane);
+}
+
+// Add bricks that were filled in parts to the grid, a thread for each cell and the parts in their order.
+extern "C" __global__ void __launch_bounds__(256) add_parts(
+    const int *bricks,  // [blocks, 5] first cell on x, y, z; the first part; how many parts; bricks of one parity
+    const REAL *parts,  // [parts, PADDED, PADDED, PADDED], with COMPLEX_SUMS [..., 2]; z, y, x
+    int size,
+    int size_x,
+    REAL *grid          // [size, size, size_x], with COMPLEX_SUMS [size, size, size_x, 2]; z, y, x
+) {
+    const int *what = bricks + 5 * (long long)blockIdx.x;
+    const Sum *part = (const Sum *)parts + (long long)what[3] * PADDED_CELLS;
+    for (int cell = threadIdx.x; cell < PADDED_CELLS; cell += blockDim.x) {
+        const int x = what[0] + cell % PADDED, y = what[1] + cell / PADDED % PADDED, z = what[2] + cell / (PADDED * PADDED);
+        if (x >= size_x || y >= size || z >= size) continue;
+        Sum total = nothing();
+        for (int n = 0; n < what[4]; ++n) total = plus(total, part[(long long)n * PADDED_CELLS + cell]);
+        Sum *place = (Sum *)grid + (((long long)z * size + y) * size_x + x);
+        *place = plus(*place, total);
+    }
 }

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
-from gem_plugin.ops.cuda_spread import CudaGrid, PointTable
+from gem_plugin.ops.cuda_spread import CudaGrid, PointTable, grid_bytes
 from gem_plugin.ops.numba_spread import MARGIN
 from gem_plugin.spreading import SLAB, UPSAMPLING, FineGrid, largest_frequency, slice_grids
 
@@ -47,15 +47,12 @@ class DeviceSliceSums:
         self.device = torch.device(device)
         self.right, self.kernel = right, kernel = slice_grids(reach, right_modes, kernel_modes, upsampling)
         self._reach = reach
-        # cycles of the images' box; t's box is twice as wide
-        self._right_sums = self._cuda_grid(right, right.cells_per_cycle, torch.complex64)
-        self._kernel_sums = self._cuda_grid(kernel, 2 * kernel.cells_per_cycle, torch.float32)
+        self._right_sums, self._kernel_sums = (
+            CudaGrid(grid.shape, cells, _reach_in_cells(reach, cells), grid.coefficients(), dtype, self.device)
+            for grid, cells, dtype in _grids(right, kernel)
+        )
         self._plane: HalfPlane | None = None
         self._points: PointTable
-
-    def _cuda_grid(self, grid: FineGrid, cells_per_cycle: float, dtype: torch.dtype) -> CudaGrid:
-        reach = (self._reach * (1 + 1e-6) + 0.5) * cells_per_cycle
-        return CudaGrid(grid.shape, cells_per_cycle, reach, grid.coefficients(), dtype, self.device)
 
     def add(
         self,
@@ -86,7 +83,7 @@ class DeviceSliceSums:
         if len(slices) == 0:
             return
         largest = largest_frequency(plane, slices)
-        if largest > self._reach * (1 + 1e-6) + 0.5:
+        if largest > _reach_in_cells(self._reach, 1.0):
             raise ValueError(f"points up to {largest:.2f} cycles a box edge, but sums for {self._reach:.2f}")
         if self._plane is not plane:
             self._plane, self._points = plane, PointTable.of(plane, self.device)
@@ -151,6 +148,15 @@ class DeviceSliceSums:
         return np.asarray(self.kernel_spectrum_on_device(frequencies, band).cpu().numpy())
 
 
+def _grids(right: FineGrid, kernel: FineGrid) -> tuple[tuple[FineGrid, float, torch.dtype], ...]:
+    """B's and T's grid, the cells of a cycle of the images' box, and what is summed. T's box is twice as wide."""
+    return (right, right.cells_per_cycle, torch.complex64), (kernel, 2 * kernel.cells_per_cycle, torch.float32)
+
+
+def _reach_in_cells(reach: float, cells_per_cycle: float) -> float:
+    return (reach * (1 + 1e-6) + 0.5) * cells_per_cycle
+
+
 def device_bytes(
     reach: float, right_modes: int, kernel_modes: int, band: int, upsampling: float = UPSAMPLING
 ) -> tuple[int, int]:
@@ -162,7 +168,11 @@ def device_bytes(
     band : highest frequency of the doubled box at which T is kept
     """
     right, kernel = slice_grids(reach, right_modes, kernel_modes, upsampling)
-    b, t, n, kept = 8 * int(np.prod(right.shape)), 4 * int(np.prod(kernel.shape)), right_modes, 2 * band + 1
+    b, t = (
+        grid_bytes(grid.shape, cells, _reach_in_cells(reach, cells), dtype)
+        for grid, cells, dtype in _grids(right, kernel)
+    )
+    n, kept = right_modes, 2 * band + 1
     line = 4 * kept * kernel.size_x
     at_the_right_side = t + b + 8 * n * right.size_x * (right.size + n) + 4 * n**3
     result = 4 * kept**2 * (band + 1)

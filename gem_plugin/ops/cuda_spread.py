@@ -1,7 +1,7 @@
 """The GPU engine of spreading: Fourier slices of particle images onto a fine grid, brick by brick (cuda/spread.cu).
 
 A warp fills one brick and finds its points itself, so nothing is sorted and no list of points is held. Each cell's sum
-has a fixed order, so that runs repeat bit for bit.
+has a fixed order, so that runs repeat bit for bit. Near the origin several warps share a brick's slices (`BrickPlan`).
 
 Positions are integers: S^T times the cells a cycle is rounded once to 2^-32 of a cell, on the host, in float64. Sums
 and the change of sign are exact from then on, so that every point belongs to just one brick. At a frequency k the error
@@ -20,6 +20,7 @@ for 100 (estimated). So calls should hold many particles.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +35,13 @@ Doubles = NDArray[np.float64]
 
 FRACTION = 2.0**32  # positions are counted in parts of a cell
 SLACK = 0.01  # cells, cycles: float32 bounds of where a brick's points can lie are rounded by less
-N_THREADS = 32
+WARP = 32
+JOINING_THREADS = 256
 BYTES_PER_POINT = 24  # of a call's data: a transform, the transfer, the adjoint and room for their copy
 MOST_PARTICLES = 4096  # of a call: more save nothing
+WARPS_AT_A_TIME = 16384  # of all launches of a call on a large GPU, generously
+LEAST_SHARE = 0.5  # of a slice's points, in a small box: parts of bricks must be written, too
+MOST_PARTS = 64  # of a brick
 
 # Cells of a brick's edge, and the steps on y and z of a padded brick in shared memory. With these the cells of 27 lanes
 # lie in different banks; of two words each, they take 3 accesses where 2 would be the least.
@@ -125,6 +130,7 @@ class CudaGrid:
     reach_in_cells : from the origin to the outermost point; points beyond it are left out
     coefficients : [DEGREE + 1, LANES] of the weights' polynomials, the highest degree first
     dtype : of the sums, complex or real
+    share : see `BrickPlan`
     """
 
     def __init__(
@@ -135,6 +141,7 @@ class CudaGrid:
         coefficients: NDArray[np.float32],
         dtype: torch.dtype,
         device: torch.device,
+        share: float | None = None,
     ) -> None:
         self.device = device
         self.sums = torch.zeros(shape, dtype=dtype, device=device)
@@ -143,9 +150,10 @@ class CudaGrid:
         self._real = _REAL_OF.get(dtype, dtype)
         self._edge = (_COMPLEX_BRICK if dtype.is_complex else _REAL_BRICK)[0]
         self._coefficients = torch.from_numpy(np.array(coefficients)).to(device, self._real)
-        self._bricks = [
-            torch.from_numpy(part).to(device) for part in bricks_by_parity(shape, self._edge, reach_in_cells)
-        ]
+        plan = BrickPlan.of(shape, self._edge, reach_in_cells, cells_per_cycle, share)
+        self._whole, self._joined = ([torch.from_numpy(n).to(device) for n in of] for of in (plan.whole, plan.joined))
+        self._parts = torch.from_numpy(plan.parts).to(device)
+        self._part_sums = torch.empty((len(plan.parts), (self._edge + WIDTH - 1) ** 3), dtype=dtype, device=device)
 
     def add(
         self, points: PointTable, slices: Doubles, values: torch.Tensor, adjoint: torch.Tensor, weight: torch.Tensor
@@ -169,59 +177,98 @@ class CudaGrid:
             checked(adjoint, shape, self._real, self.device),
             checked(weight, shape[1:], self._real, self.device),
         )
-        n, _, n_x = self.sums.shape
+        shared = (
+            np.int32(m),
+            geometry.steps,
+            geometry.bounds,
+            points.numbers,
+            np.int32(points.highest_x),
+            np.int32(points.highest_y),
+            np.int32(points.n_points),
+            *data,
+            self._coefficients,
+            np.int32(self.sums.shape[0]),
+            np.int32(self.sums.shape[2]),
+            np.int32(MARGIN),
+            self._part_sums,
+            self.sums,
+        )
+        size, size_x, _, part_sums, sums = shared[-5:]
         launcher = launcher_for(self.device)
-        for bricks in self._bricks:
-            launcher.launch(
-                self._source,
-                "spread_bricks",
-                (len(bricks), 1, 1),
-                N_THREADS,
-                (
-                    bricks,
-                    np.int32(m),
-                    geometry.steps,
-                    geometry.bounds,
-                    points.numbers,
-                    np.int32(points.highest_x),
-                    np.int32(points.highest_y),
-                    np.int32(points.n_points),
-                    *data,
-                    self._coefficients,
-                    np.int32(n),
-                    np.int32(n_x),
-                    np.int32(MARGIN),
-                    self.sums,
-                ),
-            )
+        for bricks, is_apart in ((self._parts, 1), *((bricks, 0) for bricks in self._whole)):
+            grid = (len(bricks), 1, 1)
+            launcher.launch(self._source, "spread_bricks", grid, WARP, (bricks, np.int32(is_apart), *shared))
+        for bricks in self._joined:
+            grid = (len(bricks), 1, 1)
+            launcher.launch(self._source, "add_parts", grid, JOINING_THREADS, (bricks, part_sums, size, size_x, sums))
 
 
-def bricks_by_parity(shape: tuple[int, int, int], edge: int, reach: float) -> list[NDArray[np.int32]]:
-    """The bricks that points can belong to, [bricks, 3] the first cell on x, y, z; one list for each parity.
+@dataclass(frozen=True)
+class BrickPlan:
+    """The bricks that points can belong to, [bricks, 5]: the first cell on x, y, z, and two numbers.
 
-    Bricks of one list share no cell, not even with their margins. The nearest to the origin come first: all slices
-    cross there, and the longest work should not be the last to begin.
+    Bricks of one parity share no cell, not even with their margins; what is named for parities is a list of eight.
 
-    Parameters
-    ----------
-    shape : of the grid, z, y, x
-    edge : cells of a brick
-    reach : from the origin to the outermost point, in cells
+    Of the slices, all of which cross near the origin, a brick at distance r meets a share that goes as 1 / r. One that
+    holds many points of each slice is filled in parts, and no launch waits for a few long ones. Parts hold at most
+    `share` points of a slice, if slices lie in all directions; the default shares a slice evenly among as many warps as
+    a large GPU runs in a call.
     """
+
+    whole: list[NDArray[np.int32]]  # for parities: bricks that one warp fills; part 0 of 1
+    joined: list[NDArray[np.int32]]  # for parities: the others; their first part, the number of their parts
+    parts: NDArray[np.int32]  # of those; which part of the slices, of how many
+
+    @staticmethod
+    def of(
+        shape: tuple[int, int, int], edge: int, reach: float, cells_per_cycle: float, share: float | None = None
+    ) -> "BrickPlan":
+        """The plan of a grid whose points lie within `reach` cells of the origin."""
+        bricks, distance = _bricks_within(shape, edge, reach)
+        if share is None:
+            share = max(np.pi / 2 * (reach / cells_per_cycle) ** 2 / WARPS_AT_A_TIME, LEAST_SHARE)
+        points = (edge / cells_per_cycle) ** 3 / (2 * np.maximum(distance, 0.42 * edge) / cells_per_cycle)
+        n_parts = np.clip(np.ceil(points / share), 1, MOST_PARTS).astype(np.int32)
+        parity = bricks // edge % 2 @ np.array([1, 2, 4])
+        in_parts = n_parts > 1
+        first = np.cumsum(np.where(in_parts, n_parts, 0)) - n_parts
+        owner = np.repeat(np.flatnonzero(in_parts), n_parts[in_parts])
+        number = np.arange(len(owner)) - first[owner]
+        one = np.ones(len(bricks), dtype=np.int32)
+        whole, joined = _table(bricks, 0 * one, one), _table(bricks, first, n_parts)
+        return BrickPlan(
+            [whole[(parity == colour) & ~in_parts] for colour in range(8)],
+            [joined[(parity == colour) & in_parts] for colour in range(8)],
+            _table(bricks[owner], number, n_parts[owner]),
+        )
+
+
+def _table(*columns: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    return np.ascontiguousarray(np.column_stack(columns), dtype=np.int32)
+
+
+def _bricks_within(shape: tuple[int, int, int], edge: int, reach: float) -> tuple[NDArray[np.int64], Doubles]:
+    """First cells on x, y, z of the bricks that hold points, the nearest to the origin first, and their distances."""
     if edge < WIDTH - 1:
         raise ValueError(f"bricks of {edge} cells are smaller than their margins of {WIDTH - 1}")
-    ends, indices = [], []
+    nearest, centre = [], []
     for size, origin in zip(shape[::-1], (MARGIN, shape[1] // 2, shape[0] // 2), strict=True):
-        index = np.arange(-(-size // edge))
-        nearest = index * edge + (WIDTH // 2 - 1) - origin  # where a brick's points begin
-        ends.append(np.maximum(np.maximum(nearest, -(nearest + edge)), 0).astype(np.float64))
-        indices.append(index)
-    distance2 = ends[0] ** 2 + ends[1][:, None] ** 2 + ends[2][:, None, None] ** 2
-    z, y, x = np.nonzero(distance2 <= (reach + 1e-3) ** 2)
-    order = np.argsort(distance2[z, y, x], kind="stable")
-    bricks = np.stack([x, y, z], axis=1)[order]
-    parity = bricks % 2 @ np.array([1, 2, 4])
-    return [np.ascontiguousarray(edge * bricks[parity == colour], dtype=np.int32) for colour in range(8)]
+        start = np.arange(0, size, edge) + (WIDTH // 2 - 1) - origin  # where a brick's points begin
+        nearest.append(np.maximum(np.maximum(start, -(start + edge)), 0).astype(np.float64))
+        centre.append(start + edge / 2)
+    near2, distance2 = (x**2 + y[:, None] ** 2 + z[:, None, None] ** 2 for x, y, z in (nearest, centre))
+    z, y, x = np.nonzero(near2 <= (reach + 1e-3) ** 2)
+    distance = np.sqrt(distance2[z, y, x])
+    order = np.argsort(distance, kind="stable")
+    return edge * np.stack([x, y, z], axis=1)[order], distance[order]
+
+
+def grid_bytes(shape: tuple[int, int, int], cells_per_cycle: float, reach_in_cells: float, dtype: torch.dtype) -> int:
+    """Device memory that a `CudaGrid` takes: its sums, those of parts of bricks, and the bricks' table."""
+    edge = (_COMPLEX_BRICK if dtype.is_complex else _REAL_BRICK)[0]
+    plan = BrickPlan.of(shape, edge, reach_in_cells, cells_per_cycle)
+    cells = int(np.prod(shape)) + len(plan.parts) * (edge + WIDTH - 1) ** 3
+    return cells * dtype.itemsize + sum(part.nbytes for part in (*plan.whole, *plan.joined, plan.parts))
 
 
 def particles_per_call(n_points: int, free_bytes: int) -> int:

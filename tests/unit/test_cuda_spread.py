@@ -13,7 +13,7 @@ from gem_plugin.dataset import FourierBatch
 from gem_plugin.device_sums import DeviceSliceSums, device_bytes
 from gem_plugin.normal_equations import Accumulator, axis_frequencies
 from gem_plugin.ops import cuda_spread
-from gem_plugin.ops.cuda_spread import CudaGrid, PointTable, bricks_by_parity, particles_per_call
+from gem_plugin.ops.cuda_spread import BrickPlan, CudaGrid, PointTable, particles_per_call
 from gem_plugin.ops.numba_spread import MARGIN, WIDTH, spread_slices
 from gem_plugin.spreading import UPSAMPLING, FineGrid, SliceSums, slice_grids
 from tests.cuda_shim.emulator import EmulatedGpu
@@ -54,13 +54,14 @@ def cuda_grids(
     slices: np.ndarray,
     data: Data,
     dtypes: tuple[torch.dtype, torch.dtype] = (torch.complex64, torch.float32),
+    share: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     observed, transfer, adjoint, weight = (torch.from_numpy(array) for array in data)
     points, real, found = PointTable.of(plane, CPU), dtypes[1], []
     for grid, factor, dtype, values in zip(grids, (1, 2), dtypes, (observed, transfer), strict=True):
         cells = factor * grid.cells_per_cycle
         reach = cells * float(np.linalg.norm(slices, ord=2, axis=(1, 2)).max() * plane.radius.max())
-        sums = CudaGrid(grid.shape, cells, reach, grid.coefficients(), dtype, CPU)
+        sums = CudaGrid(grid.shape, cells, reach, grid.coefficients(), dtype, CPU, share)
         sums.add(points, slices, values.to(dtype), adjoint.to(real), weight.to(real))
         found.append(sums.sums.numpy())
     return found[0], found[1]
@@ -141,17 +142,30 @@ def kaiser_bessel(distance: np.ndarray, beta: float) -> np.ndarray:
     return np.where(np.abs(distance) <= WIDTH / 2, np.i0(beta * np.sqrt(inside)) / np.i0(beta), 0)
 
 
-@pytest.mark.parametrize("ahead", ["x", "y"])
-def test_bricks_that_jut_out_of_the_grid_touch_nothing_at_its_other_side(ahead: str) -> None:
-    """A negative zero to which a positive one is added becomes positive."""
-    plane = conventions.HalfPlane(N, np.array([8 * (ahead == "x")]), np.array([8 * (ahead == "y")]), np.ones(1))
+@pytest.mark.parametrize("share", [0.1, 1e6])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_juts_out_of_the_grid_appears_nowhere_else(axis: int, share: float) -> None:
+    """A point whose last cells on z, y or x are missing: they are not written at the other side or behind the end."""
+    plane = conventions.HalfPlane(N, np.array([8]), np.array([0]), np.ones(1))
     one = torch.ones((1, 1))
-    sums = CudaGrid((32, 32, 20), 1.375, 11.0, FineGrid(N, 8).coefficients(), torch.float32, CPU)
+    sums = CudaGrid((28, 28, 16), 1.375, 11.0, FineGrid(N, 8).coefficients(), torch.float32, CPU, share)
+    sums.add(PointTable.of(plane, CPU), np.roll(np.eye(3), 2 - axis, axis=1)[None], one, one, one[0])
+    along = np.moveaxis(sums.sums.numpy(), axis, 0)
+    assert along[-1].any()
+    assert not along[:8].any()
+
+
+def test_whole_bricks_add_nothing_beyond_the_grid() -> None:
+    """Not even zeros, which another brick might be adding to: a negative zero would become positive."""
+    plane = conventions.HalfPlane(N, np.array([8]), np.array([0]), np.ones(1))
+    one = torch.ones((1, 1))
+    sums = CudaGrid((32, 32, 20), 1.375, 11.0, FineGrid(N, 8).coefficients(), torch.float32, CPU, 1e6)
     sums.sums.fill_(-0.0)
-    sums.add(PointTable.of(plane, CPU), np.eye(3)[None], one, one, one[0])
-    there = sums.sums.numpy().swapaxes(1, 2) if ahead == "x" else sums.sums.numpy()
-    assert there[:, 12:].any()
-    assert np.signbit(there[:, :8]).all()
+    for slices in (np.eye(3), np.roll(np.eye(3), 1, axis=1)):
+        sums.add(PointTable.of(plane, CPU), slices[None], one, one, one[0])
+    signs = np.signbit(sums.sums.numpy())
+    assert not signs.all()
+    assert signs[:, :, :2].sum() == signs[:, :, :2].size - 13 * 8 * 2  # of the brick of the point on y
 
 
 def test_repeating_changes_no_bit_whatever_runs_first(emulated_gpu: EmulatedGpu) -> None:
@@ -163,24 +177,61 @@ def test_repeating_changes_no_bit_whatever_runs_first(emulated_gpu: EmulatedGpu)
         np.testing.assert_array_equal(one, other)
 
 
-def test_bricks_of_one_parity_share_no_cell_and_hold_every_point() -> None:
+@pytest.mark.parametrize("share", [0.01, 2.0, 1e6])
+def test_bricks_may_be_filled_in_parts(share: float) -> None:
+    """All in 64, some in a few, none; there are fewer slices than parts."""
+    plane, slices = conventions.half_plane(N, N / 2 - 0.5), Rotation.random(40, 9).as_matrix()
+    grids, data = slice_grids(8, N, 2 * N), data_for(plane, 40)
+    expected = numba_grids(grids, plane, slices, data)
+    for found, wanted in zip(cuda_grids(grids, plane, slices, data, share=share), expected, strict=True):
+        assert relative_error(found, wanted) < SAME_GRID
+
+
+@pytest.mark.parametrize("share", [1.0, 3.0, 1e6])
+@pytest.mark.parametrize("edge", [5, 6, 8])
+def test_bricks_of_one_parity_share_no_cell_and_hold_every_point(edge: int, share: float) -> None:
     for grid in slice_grids(10, 20, 40):
-        for edge in (5, 6, 8):
-            reach = 10 * grid.cells_per_cycle
-            owner = np.zeros(grid.shape, dtype=int)
-            for part in bricks_by_parity(grid.shape, edge, reach):
-                filled = np.zeros(np.array(grid.shape) + edge + WIDTH, dtype=int)
-                for x, y, z in part:
-                    filled[z : z + edge + 5, y : y + edge + 5, x : x + edge + 5] += 1
-                    owner[z : z + edge, y : y + edge, x : x + edge] += 1
-                assert filled.max(initial=0) <= 1
-            z, y, x = (
-                np.indices(grid.shape) + 2 - np.array([grid.size // 2, grid.size // 2, MARGIN])[:, None, None, None]
-            )
-            within = (x >= 0) & (x**2 + y**2 + z**2 <= reach**2)
-            assert (owner[within] == 1).all()
+        reach = 10 * grid.cells_per_cycle
+        plan = BrickPlan.of(grid.shape, edge, reach, grid.cells_per_cycle, share)
+        owner = np.zeros(np.array(grid.shape) + edge, dtype=int)
+        for whole, joined in zip(plan.whole, plan.joined, strict=True):
+            filled = np.zeros(np.array(grid.shape) + edge + WIDTH, dtype=int)
+            assert (whole[:, 3:] == [0, 1]).all()
+            for x, y, z, first, n_parts in np.concatenate([whole, joined]):
+                filled[z : z + edge + 5, y : y + edge + 5, x : x + edge + 5] += 1
+                owner[z : z + edge, y : y + edge, x : x + edge] += 1
+                if n_parts > 1:
+                    own = plan.parts[first : first + n_parts]
+                    assert (own[:, :3] == [x, y, z]).all()
+                    assert (own[:, 3] == np.arange(n_parts)).all()
+                    assert (own[:, 4] == n_parts).all()
+            assert filled.max(initial=0) <= 1
+        assert len(plan.parts) == sum(part[:, 4].sum() for part in plan.joined)
+        assert (len(plan.parts) > 0) == (share < 1e6)
+        z, y, x = np.indices(grid.shape) + WIDTH // 2 - 1
+        z, y, x = z - grid.size // 2, y - grid.size // 2, x - MARGIN
+        within = (x >= 0) & (x**2 + y**2 + z**2 <= reach**2)
+        assert (owner[: grid.size, : grid.size, : grid.size_x][within] == 1).all()
+
+
+def test_bricks_are_not_smaller_than_their_margins() -> None:
     with pytest.raises(ValueError, match="smaller than their margins"):
-        bricks_by_parity((20, 20, 20), 4, 8)
+        BrickPlan.of((20, 20, 20), 4, 8, 1.0)
+
+
+def test_parts_hold_as_many_points_as_they_should() -> None:
+    """In the mean over slices in all directions: none holds far more than its share."""
+    plane, slices = conventions.half_plane(64, 31.5), Rotation.random(400, 3).as_matrix()
+    grid, share = FineGrid(64, 32), 2.0
+    plan = BrickPlan.of(grid.shape, 6, 32 * grid.cells_per_cycle, grid.cells_per_cycle, share)
+    places = np.einsum("mic,ip->mpc", slices[:, :2], np.stack([plane.kx, plane.ky]).astype(float)).reshape(-1, 3)
+    places = np.where(places[:, :1] < 0, -places, places) * grid.cells_per_cycle
+    cells = np.floor(places).astype(int) + np.array([MARGIN, grid.size // 2, grid.size // 2]) - 2
+    bricks, counts = np.unique(cells // 6, axis=0, return_counts=True)
+    n_parts = {tuple(row[:3] // 6): row[4] for row in np.concatenate([*plan.whole, *plan.joined])}
+    loads = counts / len(slices) / np.array([n_parts[tuple(brick)] for brick in bricks])
+    assert loads.max() < 1.5 * share
+    assert counts.max() / len(slices) > 4 * share  # which there would be without parts
 
 
 def test_lanes_meet_in_no_bank() -> None:
@@ -271,7 +322,7 @@ def test_the_arrays_are_those_of_the_cpu_engine() -> None:
 def test_memory_is_what_was_said() -> None:
     right, kernel = slice_grids(128.5, 256, 512)
     held, most = device_bytes(128.5, 256, 512, 256)
-    assert held >= 8 * np.prod(right.shape) + 4 * np.prod(kernel.shape)
+    assert held >= 8 * np.prod(right.shape) + 4 * np.prod(kernel.shape) + 12e6  # and parts of bricks
     assert held < 1.1e9
     assert most < 2e9
     assert device_bytes(256.5, 512, 1024, 512)[1] < 11e9
