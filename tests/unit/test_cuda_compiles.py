@@ -19,7 +19,7 @@ MOST_REGISTERS = {
     "project.cu draw_gaussians": (64, 168),
     "project.cu gather_gradients": (80, 168),
     "project.cu pixels_of_sums": (32, 32),
-    "spread.cu add_parts": (40, 48),
+    "spread.cu add_parts": (56, 64),
     "spread.cu spread_bricks": (136, 184),
     "transfer.cu centre_images": (40, 64),
     "transfer.cu compare_by_shell": (56, 64),
