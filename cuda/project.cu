@@ -258,9 +258,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_DRAWING) draw_gauss
     const Extent extent = extent_of(bounds);
     const int fine = fine_exponent(-highest, exponents[b]);
     const REAL per_unit = two_to(fine);
+    if (extent.right < extent.left) {  // nothing of the chunk is on this image
+      __syncthreads();                 // what all have read may be written again
+      continue;
+    }
     const int stride = (extent.right - extent.left + 1) | 1;  // odd: rows begin in different banks
-    const int band = extent.right < extent.left ? 0 : PATCH_PX / stride;
-    for (int first_row = extent.top; band > 0 && first_row <= extent.bottom; first_row += band) {
+    const int band = PATCH_PX / stride;
+    for (int first_row = extent.top; first_row <= extent.bottom; first_row += band) {
       const int last_row = first_row + band - 1 < extent.bottom ? first_row + band - 1 : extent.bottom;
       for (int i = threadIdx.x; i < (last_row - first_row + 1) * stride; i += THREADS) patch[i] = 0;
       __syncthreads();
@@ -383,9 +387,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_GATHERING) gather_g
     }
     __syncthreads();
     const Extent extent = extent_of(bounds);
+    if (extent.right < extent.left) {
+      __syncthreads();
+      continue;
+    }
     const int stride = (extent.right - extent.left + 1) | 1;
-    const int band = extent.right < extent.left ? 0 : PATCH_PX / stride;
-    for (int first_row = extent.top; band > 0 && first_row <= extent.bottom; first_row += band) {
+    const int band = PATCH_PX / stride;
+    for (int first_row = extent.top; first_row <= extent.bottom; first_row += band) {
       const int last_row = first_row + band - 1 < extent.bottom ? first_row + band - 1 : extent.bottom;
       fetch(gradients + (long long)b * n * n, n, first_row, last_row, extent, stride, patch);
       __syncthreads();

@@ -13,7 +13,7 @@ from gem_plugin.ops.moments import axes_of
 from gem_plugin.ops.project import _parameter_gradients
 from gem_plugin.ops.spatial_order import spatial_order
 from tests.cuda_shim.emulator import EmulatedGpu
-from tests.helpers import FLOAT32_FORWARD, FLOAT32_GRADIENT, FLOAT64_EXACT, assert_gradients_match
+from tests.helpers import FLOAT32_FORWARD, FLOAT32_GRADIENT, FLOAT64_EXACT, assert_gradients_match, relative_error
 from tests.unit.test_project import NAMES, Floats, Parameters, some_gaussians, views, weights, with_gradients
 
 pytestmark = pytest.mark.usefixtures("emulated_gpu")
@@ -203,6 +203,20 @@ def test_nothing_makes_empty_images_and_no_gradient() -> None:
     images = project(*parameters, views(1)[:0], 8, engine="cuda")
     assert images.shape == (0, 8, 8)
     assert not any(g.any() for g in torch.autograd.grad(images.sum(), parameters))
+
+
+def test_chunks_that_some_images_do_not_show() -> None:
+    """A block goes on to the next image where nothing of its chunk is on one."""
+    parameters = some_gaussians(300, 12, seed=22)
+    with torch.no_grad():
+        parameters[0][:150, 2] += 200  # in sight only along z
+    rotations = np.concatenate([views(2), np.eye(3)[None], views(1, seed=3), np.eye(3)[None]])
+    gradient = weights(5, 12)
+    images, gradients = by_kernels(parameters, rotations, 12, 4.5, cuda_project.FLOAT, gradient)
+    expected = project(*parameters, rotations, 12, cutoff_sigmas=4.5)
+    assert relative_error(images.double().numpy(), expected.detach().numpy()) < FLOAT32_FORWARD
+    for name, a, b in zip(NAMES, gradients, torch.autograd.grad(expected, parameters, gradient), strict=True):
+        assert_gradients_match(a, b, 2 * FLOAT32_GRADIENT, name)
 
 
 def test_what_is_outside_has_no_gradient() -> None:
