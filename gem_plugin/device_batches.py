@@ -3,7 +3,7 @@
 The host reads pixels and finds angles; the device transforms, centres, and evaluates CTFs from a particle's numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from gem_plugin import conventions
-from gem_plugin.dataset import LEAST_DIVISOR, batches, by_group, read_ahead, read_order
+from gem_plugin.dataset import LEAST_DIVISOR
 from gem_plugin.imaging import slice_matrices
-from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.ops.cuda_transfer import PointPlaces, centre_images, ctf_of_points, digests_of
 from gem_plugin.optics import image_factors, phase_coefficients, phase_planes
@@ -151,26 +150,3 @@ def host_tensor(images: NDArray[np.float32], device: torch.device) -> torch.Tens
     """Images as a tensor from which a copy to a GPU need not be waited for."""
     tensor = torch.from_numpy(images)
     return tensor.pin_memory() if device.type == "cuda" else tensor
-
-
-def stream_to_device(
-    particles: Particles,
-    reader: ImageReader,
-    indices: NDArray[np.int64],
-    planes: Sequence[conventions.HalfPlane],
-    batch_size: int,
-    device: torch.device,
-) -> Iterator[DeviceBatch]:
-    """Yield the particles `indices` batch by batch: as `gem_plugin.dataset.stream` does, on a device.
-
-    The next images are read while a batch is used.
-    """
-    makes = DeviceBatches(particles, planes, device)
-
-    def load(chunk: NDArray[np.int64]) -> tuple[NDArray[np.int64], torch.Tensor]:
-        return chunk, host_tensor(reader.read(chunk), device)
-
-    parts = by_group(particles, read_order(particles, indices)) if len(indices) else []
-    chunks = [chunk for part in parts for chunk in batches(part, batch_size)]
-    for chunk, images in read_ahead(load, chunks):
-        yield makes.batch(images, chunk)

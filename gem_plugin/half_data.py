@@ -1,5 +1,6 @@
 """One half set's particles in one pass: their data in two parts, their noise, and the maps without Gaussians."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,15 +9,20 @@ from numpy.typing import NDArray
 
 from gem_plugin import dataset
 from gem_plugin.contrast import judge_contrast, measure_contrast
+from gem_plugin.conventions import HalfPlane
+from gem_plugin.dataset import FourierBatch
+from gem_plugin.device_batches import DeviceBatch
+from gem_plugin.device_stream import batch_size_for, stream_to_device
 from gem_plugin.errors import InputError
 from gem_plugin.imaging import image_kinds, image_planes
 from gem_plugin.independence import unseen_share
-from gem_plugin.io.images import ImageReader
+from gem_plugin.io.images import ReaderPool
 from gem_plugin.io.particles import Particles
 from gem_plugin.map_operators import map_operator
 from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphere
 from gem_plugin.noise import Noise, measure_noise_of_groups, noise_power_at
 from gem_plugin.normal_equations import Accumulator, NormalEquations, sum_of
+from gem_plugin.ops import engines
 from gem_plugin.run import Run
 from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
@@ -91,9 +97,9 @@ def read_quarters(
     shuffled = np.random.default_rng(split_seed).permutation(indices)
     run.monitor.stage(f"{name}: reading particles", len(indices), "particles")
     parts = (np.sort(shuffled[0::2]), np.sort(shuffled[1::2]))
-    with ImageReader(particles) as reader:
-        noise = measure_noise_of_groups(particles, reader, indices, run.radius_px, noise_seed, run.monitor)
-        of_kinds, seen = _accumulate(particles, reader, parts, noise, run)
+    with ReaderPool(particles) as readers:
+        noise = measure_noise_of_groups(particles, readers.reader(), indices, run.radius_px, noise_seed, run.monitor)
+        of_kinds, seen = _accumulate(particles, readers, parts, noise, run)
     owner = run.team.owner_of(half_set)
     for equations in (one for of_part in of_kinds for one in of_part):
         run.team.sum_at(owner, (equations.right_side, equations.spectrum))
@@ -130,7 +136,7 @@ def solve_quarters(particles: Particles, read: QuarterSums, run: Run) -> Quarter
 
 def _accumulate(
     particles: Particles,
-    reader: ImageReader,
+    readers: ReaderPool,
     parts: tuple[NDArray[np.int64], NDArray[np.int64]],
     noise: tuple[Noise, ...],
     run: Run,
@@ -139,7 +145,6 @@ def _accumulate(
     planes = image_planes(particles, run.plane)
     noise_power = [noise_power_at(one, plane) for one, plane in zip(noise, planes, strict=True)]
     kinds = image_kinds(particles)
-    batch_size = max(POINTS_PER_BATCH // max(len(plane.kx) for plane in planes), 1)
     total = sum(len(part) for part in parts)
     rows = [np.zeros(0, dtype=np.int64)]
     digests = [np.zeros(0, dtype=np.uint64)]
@@ -151,7 +156,7 @@ def _accumulate(
             chosen = part[kinds[particles.group_of_particle[part]] == kind]
             accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px, engine=run.engine)
             own = run.team.share(dataset.read_order(particles, chosen))
-            for batch in dataset.stream(particles, reader, own, planes, batch_size):
+            for batch in _batches(particles, readers, own, planes, run):
                 accumulator.add(batch)
                 rows.append(batch.indices)
                 digests.append(batch.digests)
@@ -161,6 +166,23 @@ def _accumulate(
         sums.append(of_kinds)
         run.monitor.advance(min(done * run.team.size, total))
     return sums, (np.concatenate(rows), np.concatenate(digests))
+
+
+def _batches(
+    particles: Particles,
+    readers: ReaderPool,
+    indices: NDArray[np.int64],
+    planes: Sequence[HalfPlane],
+    run: Run,
+) -> Iterator[FourierBatch | DeviceBatch]:
+    """Some particles, batch by batch, where the engine's memory is."""
+    if engines.uses_cuda_kernels(run.engine):
+        device = engines.device_of(run.engine)
+        batch_size = batch_size_for(planes, device)
+        yield from stream_to_device(particles, readers, indices, planes, batch_size, device, run.n_threads)
+    else:
+        batch_size = max(POINTS_PER_BATCH // max(len(plane.kx) for plane in planes), 1)
+        yield from dataset.stream(particles, readers.reader(), indices, planes, batch_size)
 
 
 def _on_one_greyscale(

@@ -22,6 +22,7 @@ from scipy import fft
 
 from gem_plugin import conventions
 from gem_plugin.dataset import FourierBatch
+from gem_plugin.device_batches import DeviceBatch
 from gem_plugin.device_sums import DeviceSliceSums
 from gem_plugin.errors import InputError
 from gem_plugin.ops import engines
@@ -249,11 +250,16 @@ class Accumulator:
         self._n_threads = n_threads
         self._n_particles = 0
 
-    def add(self, batch: FourierBatch) -> None:
+    def add(self, batch: FourierBatch | DeviceBatch) -> None:
         """Add some particles."""
         noise_power = self._noise_power[min(batch.group, len(self._noise_power) - 1)]
         weight = (2 * batch.plane.weight / noise_power).astype(np.float32)
-        self._sums.add(batch.plane, batch.slices, batch.observed, (batch.ctf, batch.adjoint), weight)
+        if isinstance(self._sums, DeviceSliceSums):
+            self._sums.add(batch.plane, batch.slices, batch.observed, (batch.ctf, batch.adjoint), weight)
+        elif isinstance(batch, DeviceBatch):
+            raise ValueError("a batch on a device is not for the CPU's sums")
+        else:
+            self._sums.add(batch.plane, batch.slices, batch.observed, (batch.ctf, batch.adjoint), weight)
         self._n_particles += len(batch.indices)
 
     def finish(self) -> NormalEquations:

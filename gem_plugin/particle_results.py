@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.dataset import FourierBatch, read_order, stream
-from gem_plugin.device_batches import DeviceBatch, stream_to_device
+from gem_plugin.device_batches import DeviceBatch
 from gem_plugin.device_likelihood import DeviceLikelihood
+from gem_plugin.device_stream import stream_to_device
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.io.images import ImageReader
+from gem_plugin.io.images import ReaderPool
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 from gem_plugin.ops import engines
@@ -62,10 +63,10 @@ def particle_results(
     sums = _ShellSums(len(names), plane.box_size_px // 2 + 1)
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
     done = 0
-    with ImageReader(particles) as reader:
+    with ReaderPool(particles) as readers:
         own = team.share(read_order(particles, indices))
         for batch, fitted, left in _compared(
-            whole, particles, reader, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
+            whole, particles, readers, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
         ):
             scale[batch.indices] = fitted
             residual[batch.indices] = left.sum(axis=1) / batch.plane.weight.sum()
@@ -90,7 +91,7 @@ def particle_results(
 def _compared(
     whole: Tensors,
     particles: Particles,
-    reader: ImageReader,
+    readers: ReaderPool,
     indices: NDArray[np.int64],
     imaging: Imaging,
     *,
@@ -102,10 +103,12 @@ def _compared(
     if engines.uses_cuda_kernels(engine):
         likelihood = DeviceLikelihood(imaging, engine)
         device = likelihood.device
-        for there in stream_to_device(particles, reader, indices, imaging.planes, PARTICLES_PER_BATCH, device):
+        for there in stream_to_device(
+            particles, readers, indices, imaging.planes, PARTICLES_PER_BATCH, device, n_threads
+        ):
             yield there, *likelihood.compare(whole, there, n_shells)
         return
-    for batch in stream(particles, reader, indices, imaging.planes, PARTICLES_PER_BATCH):
+    for batch in stream(particles, readers.reader(), indices, imaging.planes, PARTICLES_PER_BATCH):
         yield batch, *_compare(whole, batch, imaging, engine, n_threads, n_shells)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from gem_plugin.conventions import centring_phases, half_plane
 from gem_plugin.dataset import FourierBatch, fourier_batch, stream
-from gem_plugin.device_batches import DeviceBatch, DeviceBatches, stream_to_device
+from gem_plugin.device_batches import DeviceBatch, DeviceBatches
+from gem_plugin.device_stream import stream_to_device
 from gem_plugin.io.mtf import DetectorResponse
 from gem_plugin.io.optics_table import CtfState, OpticsGroup
 from gem_plugin.io.particles import Particles
@@ -183,18 +184,30 @@ def test_a_stream_is_the_hosts() -> None:
     of_boxes = {n: np.random.default_rng(n).normal(size=(COUNT, n, n)).astype(np.float32) for n in (24, 20)}
 
     class Reader:
+        def box_size_px(self, indices: NDArray[np.int64]) -> int:
+            return particles.optics_groups[groups[indices[0]]].box_size_px
+
+        def stored_type(self, indices: NDArray[np.int64]) -> type:
+            return np.float32
+
         def read(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-            return of_boxes[particles.optics_groups[groups[indices[0]]].box_size_px][indices]
+            return of_boxes[self.box_size_px(indices)][indices]
+
+        def read_unchecked(self, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
+            images[:] = self.read(indices)
+
+        def reader(self) -> "Reader":
+            return self
 
     everyone = np.arange(COUNT)
-    found = list(stream_to_device(particles, Reader(), everyone, planes, 2, CPU))  # type: ignore[arg-type]
+    found = list(stream_to_device(particles, Reader(), everyone, planes, 2, CPU, 1))  # type: ignore[arg-type]
     expected = list(stream(particles, Reader(), everyone, planes, 2))  # type: ignore[arg-type]
     assert [len(batch.indices) for batch in found] == [2, 2, 2]
     for a, b in zip(found, expected, strict=True):
         assert np.array_equal(a.indices, b.indices)
         assert_close(a.observed, b.observed)
         assert_close(a.ctf, b.ctf)
-    assert not list(stream_to_device(particles, Reader(), everyone[:0], planes, 2, CPU))  # type: ignore[arg-type]
+    assert not list(stream_to_device(particles, Reader(), everyone[:0], planes, 2, CPU, 1))  # type: ignore[arg-type]
 
 
 def test_equal_images_and_no_others_have_equal_digests() -> None:

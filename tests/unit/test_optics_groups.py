@@ -42,10 +42,7 @@ class Reader:
     def __init__(self, particles: Particles) -> None:
         pass
 
-    def __enter__(self) -> "Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -85,8 +82,7 @@ def data(second: OpticsGroup, monkeypatch: pytest.MonkeyPatch) -> tuple[Particle
     joined["half_set"] = np.ones(2 * COUNT, dtype=np.int8)
     together = dataclasses.replace(sets[0], optics_groups=(FIRST, second), **joined)
     monkeypatch.setattr(Reader, "images", tuple(images), raising=False)
-    monkeypatch.setattr("gem_plugin.half_data.ImageReader", Reader)
-    monkeypatch.setattr("gem_plugin.particle_results.ImageReader", Reader)
+    monkeypatch.setattr("gem_plugin.io.images.ImageReader", Reader)
     return together, phantom
 
 
