@@ -226,12 +226,13 @@ def test_equal_images_and_no_others_have_equal_digests() -> None:
 
 
 def likelihood_case() -> tuple[torch.Tensor, FourierBatch, PointPlaces, torch.Tensor, torch.Tensor]:
-    _, batch = both(particles_of())
+    """Points for more than one block, and for every warp of it."""
+    _, batch = both(particles_of(dataclasses.replace(PLAIN, box_size_px=44)))
     random = np.random.default_rng(6)
-    images = torch.tensor(random.normal(size=(COUNT, 30, 30)), dtype=torch.float32)
-    rows, columns, signs = spectrum_places(batch.plane, 30)
-    points = PointPlaces.of(torch.tensor(batch.plane.kx), torch.tensor(batch.plane.ky), 30, CPU)
-    assert torch.equal(points.places, torch.tensor(rows * 16 + columns).int())
+    images = torch.tensor(random.normal(size=(COUNT, 50, 50)), dtype=torch.float32)
+    rows, columns, signs = spectrum_places(batch.plane, 50)
+    points = PointPlaces.of(torch.tensor(batch.plane.kx), torch.tensor(batch.plane.ky), 50, CPU)
+    assert torch.equal(points.places, torch.tensor(rows * 26 + columns).int())
     strengths = torch.tensor(random.uniform(0.5, 2, len(rows)), dtype=torch.float32)
     return images, batch, points, torch.tensor(signs) * 1.7, strengths
 
@@ -246,7 +247,7 @@ def test_the_likelihood_and_its_gradient_are_the_hosts() -> None:
             ctf, observed = torch.tensor(batch.ctf), torch.tensor(batch.observed)
             loss = cuda_transfer.likelihood_of_spectra(spectra, points, factors, strengths, ctf, observed)
         else:
-            rows, columns, _ = spectrum_places(batch.plane, 30)
+            rows, columns, _ = spectrum_places(batch.plane, 50)
             loss = negative_log_likelihood(spectra[:, rows, columns] * factors, batch, strengths.numpy())
         (3 * loss).backward()
         assert pixels.grad is not None
