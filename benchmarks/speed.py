@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout
 
 from gem_plugin import conventions
 from gem_plugin.dataset import fourier_batch
-from gem_plugin.half_data import POINTS_PER_BATCH
+from gem_plugin.accumulation import POINTS_PER_BATCH
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.normal_equations import Accumulator
 from gem_plugin.ops.voxelize import voxelize

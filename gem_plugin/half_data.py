@@ -1,6 +1,5 @@
 """One half set's particles in one pass: their data in two parts, their noise, and the maps without Gaussians."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,11 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin import dataset
+from gem_plugin.accumulation import Pass, accumulate
 from gem_plugin.contrast import judge_contrast, measure_contrast
-from gem_plugin.conventions import HalfPlane
-from gem_plugin.dataset import FourierBatch
-from gem_plugin.device_batches import DeviceBatch
-from gem_plugin.device_stream import batch_size_for, stream_to_device
 from gem_plugin.errors import InputError
 from gem_plugin.imaging import image_kinds, image_planes
 from gem_plugin.independence import unseen_share
@@ -21,15 +17,13 @@ from gem_plugin.io.particles import Particles
 from gem_plugin.map_operators import map_operator
 from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphere
 from gem_plugin.noise import Noise, measure_noise_of_groups, noise_power_at
-from gem_plugin.normal_equations import Accumulator, NormalEquations, sum_of
-from gem_plugin.ops import engines
+from gem_plugin.normal_equations import NormalEquations, sum_of
 from gem_plugin.run import Run
 from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
 
 Map = NDArray[np.floating[Any]]
 
-POINTS_PER_BATCH = 4_000_000  # of the slices of the particles that are in memory at once
 GREYSCALE_ROUNDS = 3  # of images of several kinds; the factors are then fixed to a thousandth
 
 
@@ -146,43 +140,23 @@ def _accumulate(
     noise_power = [noise_power_at(one, plane) for one, plane in zip(noise, planes, strict=True)]
     kinds = image_kinds(particles)
     total = sum(len(part) for part in parts)
-    rows = [np.zeros(0, dtype=np.int64)]
-    digests = [np.zeros(0, dtype=np.uint64)]
+    passes: list[Pass] = []
     sums = []
-    done = 0
     for part in parts:
         of_kinds = []
         for kind in range(int(kinds.max()) + 1):
             chosen = part[kinds[particles.group_of_particle[part]] == kind]
-            accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px, engine=run.engine)
             own = run.team.share(dataset.read_order(particles, chosen))
-            for batch in _batches(particles, readers, own, planes, run):
-                accumulator.add(batch)
-                rows.append(batch.indices)
-                digests.append(batch.digests)
-                done += len(batch.indices)
-                run.monitor.advance(min(done * run.team.size, total))
-            of_kinds.append(replace(accumulator.finish(), n_particles=len(chosen)))
+            before = sum(len(one.rows) for one in passes)
+
+            def on_progress(done: int, before: int = before) -> None:
+                run.monitor.advance(min((before + done) * run.team.size, total))
+
+            passes.append(accumulate(particles, readers, own, planes, noise_power, run, on_progress))
+            of_kinds.append(replace(passes[-1].equations, n_particles=len(chosen)))
         sums.append(of_kinds)
-        run.monitor.advance(min(done * run.team.size, total))
-    return sums, (np.concatenate(rows), np.concatenate(digests))
-
-
-def _batches(
-    particles: Particles,
-    readers: ReaderPool,
-    indices: NDArray[np.int64],
-    planes: Sequence[HalfPlane],
-    run: Run,
-) -> Iterator[FourierBatch | DeviceBatch]:
-    """Some particles, batch by batch, where the engine's memory is."""
-    if engines.uses_cuda_kernels(run.engine):
-        device = engines.device_of(run.engine)
-        batch_size = batch_size_for(planes, device)
-        yield from stream_to_device(particles, readers, indices, planes, batch_size, device, run.n_threads)
-    else:
-        batch_size = max(POINTS_PER_BATCH // max(len(plane.kx) for plane in planes), 1)
-        yield from dataset.stream(particles, readers.reader(), indices, planes, batch_size)
+    run.monitor.advance(total)
+    return sums, (np.concatenate([one.rows for one in passes]), np.concatenate([one.digests for one in passes]))
 
 
 def _on_one_greyscale(

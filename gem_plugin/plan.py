@@ -6,9 +6,11 @@ import numpy as np
 
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
+from gem_plugin.device_plan import require_gpu_memory
 from gem_plugin.imaging import image_kinds
 from gem_plugin.io.particles import Particles
 from gem_plugin.normal_equations import data_band, kernel_box
+from gem_plugin.ops.engines import uses_cuda_kernels
 from gem_plugin.render import choose_render_box
 from gem_plugin.spreading import slice_grids
 from gem_plugin.symmetry import cosets, point_group
@@ -91,7 +93,15 @@ def make_plan(
     reason: str,
     n_threads: int,
 ) -> Plan:
-    """Estimate a run; see `Plan`."""
+    """Estimate a run; see `Plan`.
+
+    The time is that of the CPU engine: a GPU is faster, and none has been measured yet.
+
+    Raises
+    ------
+    ResourceError
+        If a GPU has not the memory.
+    """
     n, count = particles.optics.box_size_px, len(particles)
     pixel = particles.optics.pixel_size_in_angstroms
     box, reach = choose_render_box(plane), float(plane.radius.max())
@@ -121,6 +131,7 @@ def make_plan(
             f" steps: {config.steps or 'chosen from the data'}; fitted to {FITTED_TO[config.fit]};"
             f" threads: {n_threads}",
             f"engine: {engine} ({reason})",
+            *([require_gpu_memory(engine, plane, box)] if uses_cuda_kernels(engine) else []),
         ),
         memory,
         12 * 4.0 * n**3 + 1e6 + 300.0 * count,

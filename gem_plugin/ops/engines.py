@@ -6,8 +6,6 @@ import torch
 
 from gem_plugin.errors import GemError, OptionError, ResourceError
 
-GPU_ENGINE_IS_WIRED = False  # whether every part of a job runs on a GPU: until then, "auto" does not choose one
-
 
 def resolve_engine(name: str, gpu_ids: str = "") -> tuple[str, str]:
     """Choose the engine for a requested name.
@@ -39,8 +37,6 @@ def resolve_engine(name: str, gpu_ids: str = "") -> tuple[str, str]:
         return "reference", "the slow float64 reference, as asked"
     if name == "cuda" or ids:
         return f"cuda:{(ids or (0,))[0]}", ", ".join([try_gpu(index) for index in ids or (0,)]) + ", as asked"
-    if not GPU_ENGINE_IS_WIRED:
-        return "cpu", "Numba on the CPU: there is no GPU engine in this version"
     try:
         return "cuda:0", f"{try_gpu(0)}: it works"
     except GemError as error:

@@ -245,9 +245,8 @@ def test_what_cannot_be_compiled_is_explained(error: Exception, words: list[str]
 
 
 @pytest.fixture
-def working_gpu(cupy: FakeCupy, emulated_gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two GPUs whose kernels the CPU runs, and a job that can use them."""
-    monkeypatch.setattr(engines, "GPU_ENGINE_IS_WIRED", True)
+def working_gpu(cupy: FakeCupy, emulated_gpu: EmulatedGpu) -> None:
+    """Two GPUs whose kernels the CPU runs."""
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,6 @@ def test_a_gpu_that_counts_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_auto_says_why_there_is_no_gpu_and_cuda_never_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "GPU_ENGINE_IS_WIRED", True)
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(cupy_cuda, "_CHECKED", set())
     engine, reason = engines.resolve_engine("auto")
@@ -288,12 +286,6 @@ def test_auto_says_why_there_is_no_gpu_and_cuda_never_runs_on_the_cpu(monkeypatc
     for name, ids in (("cuda", ""), ("auto", "0"), ("cuda", "0,1")):
         with pytest.raises(ResourceError, match="torch is a CPU build"):
             engines.resolve_engine(name, ids)
-
-
-@pytest.mark.usefixtures("cupy")
-def test_auto_stays_on_the_cpu_until_all_of_a_job_can_use_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "GPU_ENGINE_IS_WIRED", False)
-    assert engines.resolve_engine("auto")[0] == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ class Member(Team):
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "GPU_ENGINE_IS_WIRED", True)
     monkeypatch.setattr(engines, "try_gpu", lambda index: f"card {index}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
