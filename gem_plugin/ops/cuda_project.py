@@ -11,7 +11,7 @@ that is not finite makes every image NaN.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from gem_plugin.ops.spatial_order import spatial_order
 CHUNK = 128  # Gaussians of a block
 N_THREADS = 256
 LANES = 2  # threads that share a Gaussian's rows
-IMAGES_PER_BLOCK = 16  # a Gaussian's numbers are read once for so many images, and its gradients written once
+MOST_IMAGES_PER_BLOCK = 16  # a Gaussian's numbers are read once for so many images, and its gradients written once
+ENOUGH_BLOCKS = 2048  # to keep a large card busy: with fewer, blocks take fewer images
 LEAST_WIDTH_PX = 1e-4
 _MOST_BLOCKS_Y = 65535
 _SUM_BITS = 62  # of an image's integers: two more than a sum of peaks needs, for rounding and the sign
@@ -70,7 +71,7 @@ class Scene:
     amplitudes: torch.Tensor  # [N]
     box_size_px: int
     cutoff_sigmas: float
-    images_per_block: int = IMAGES_PER_BLOCK
+    images_per_block: int
 
     @property
     def real(self) -> torch.dtype:
@@ -143,7 +144,7 @@ def scene(
     least_areas = torch.where(is_drawn, smallest * second, 0.0)
     lengthened = axes.rotations * axes.scales[:, None, :]
     views = rotations.to(device=device, dtype=torch.float64).contiguous()
-    prepared = Scene(
+    return Scene(
         source,
         order,
         views,
@@ -154,11 +155,14 @@ def scene(
         amplitudes.detach().to(real)[order].contiguous(),
         box_size_px,
         cutoff_sigmas,
+        _images_per_block(len(views), n),
     )
-    least_groups = math.ceil(len(views) / IMAGES_PER_BLOCK)
-    if least_groups > _MOST_BLOCKS_Y:
-        prepared = replace(prepared, images_per_block=math.ceil(len(views) / _MOST_BLOCKS_Y))
-    return prepared
+
+
+def _images_per_block(n_images: int, n_gaussians: int) -> int:
+    """Depends on nothing but these numbers: sums have the same order, and the same last digits, on any card."""
+    wanted = n_images * math.ceil(n_gaussians / CHUNK) // ENOUGH_BLOCKS
+    return max(min(wanted, MOST_IMAGES_PER_BLOCK), 1, math.ceil(n_images / _MOST_BLOCKS_Y))
 
 
 def draw(given: Scene) -> torch.Tensor:

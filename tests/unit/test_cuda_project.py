@@ -62,6 +62,7 @@ def by_kernels(
     centres, log_scales, quaternions, amplitudes = (tensor.detach() for tensor in parameters)
     axes = axes_of(log_scales, quaternions)
     scene = cuda_project.scene(centres, axes, amplitudes, torch.tensor(rotations), n, cutoff, source=source)
+    scene = replace(scene, images_per_block=16)
     sums = cuda_project.gather(scene, gradient)
     return cuda_project.draw(scene), _parameter_gradients(sums, log_scales, quaternions, axes)
 
@@ -180,7 +181,11 @@ def test_how_many_images_a_block_takes_changes_no_image() -> None:
     many = cuda_project.scene(centres, axes, amplitudes, torch.tensor(views(7)), 16, 4.0)
     gradient = weights(7, 16)
     expected = cuda_project.draw(many), cuda_project.gather(many, gradient)
-    for count in (1, 3, 7):
+    assert many.images_per_block == 1  # so little work is spread as widely as it can be
+    assert cuda_project._images_per_block(100, 30000) == 11
+    assert cuda_project._images_per_block(1000, 300000) == 16
+    assert cuda_project._images_per_block(17 * 65535, 1) == 17  # a grid has no more blocks on y
+    for count in (2, 3, 7):
         few = replace(many, images_per_block=count)
         assert torch.equal(cuda_project.draw(few), expected[0])
         torch.testing.assert_close(cuda_project.gather(few, gradient), expected[1], rtol=1e-5, atol=1e-5)
