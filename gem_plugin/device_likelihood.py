@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from gem_plugin.device_batches import DeviceBatch
 from gem_plugin.ops import engines, project
+from gem_plugin.ops.cuda_compare import ShellMembers, compare_by_shell, likelihood_of_spectra
 from gem_plugin.ops.cuda_project import order_of
-from gem_plugin.ops.cuda_transfer import PointPlaces, ShellMembers, compare_by_shell, likelihood_of_spectra
+from gem_plugin.ops.cuda_transfer import PointPlaces
 from gem_plugin.ops.replicate import Tensors
 from gem_plugin.prediction import Imaging, spectrum_places, weights
 

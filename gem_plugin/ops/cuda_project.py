@@ -44,7 +44,9 @@ def project_source(real: str, *, patch_px: int, lanes: int = LANES, chunk: int =
         "BLOCKS_DRAWING": 1 if real == "double" else 4,
         "BLOCKS_GATHERING": 1 if real == "double" else 3,
     }
-    return KernelSource(("common.cu", "project.cu"), tuple((name, str(value)) for name, value in defines.items()))
+    return KernelSource(
+        ("common.cu", "ellipses.cu", "project.cu"), tuple((name, str(value)) for name, value in defines.items())
+    )
 
 
 FLOAT = project_source("float", patch_px=6144)

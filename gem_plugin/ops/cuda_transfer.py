@@ -1,12 +1,8 @@
-"""CTFs, centring, digests and likelihoods at the Fourier points of images on a GPU (cuda/transfer.cu).
+"""CTFs, centring and digests of images on a GPU, at the points of a half plane (cuda/transfer.cu).
 
 Everything is float32; phases are summed in float64 and reduced to a fraction of a turn before they are rounded, so
 that CTFs and transforms agree with the CPU's to 1e-6 of the largest, whatever the defocus and the shift. Sums have a
 fixed order, so results repeat bit for bit.
-
-A CTF is written once a batch and read where it is used: 4 bytes a point beside the 8 of the image's transform, a sixth
-of what a step moves. The comparison of projections with images does read CTF, image and noise together: no modelled
-image, residual or weighted residual is ever stored.
 """
 
 import math
@@ -82,13 +78,13 @@ def ctf_of_points(
     transfer, adjoint : [m, points] each; the same tensor unless premultiplied
     """
     device, m, n_points = of_points.device, len(of_particles), of_points.shape[1]
-    real = _real(source)
+    real = real_of(source)
     transfer = torch.empty((m, n_points), dtype=real, device=device)
     adjoint = torch.empty_like(transfer) if state == "premultiplied" else transfer
     launcher_for(device).launch(
         source,
         "ctf_of_points",
-        _grid(n_points, m),
+        grid_of(n_points, m),
         N_THREADS,
         (
             checked(of_points, (4, n_points), torch.float64, device),
@@ -126,18 +122,18 @@ def centre_images(
     [m, points]
     """
     device, m, n_points = spectra.device, len(spectra), len(points.places)
-    complex_of = _complex(source)
-    observed = torch.empty((m, n_points), dtype=complex_of, device=device)
+    kind = complex_of(source)
+    observed = torch.empty((m, n_points), dtype=kind, device=device)
     launcher_for(device).launch(
         source,
         "centre_images",
-        _grid(n_points, m),
+        grid_of(n_points, m),
         N_THREADS,
         (
-            checked(spectra, (m, *points.spectrum_shape), complex_of, device),
+            checked(spectra, (m, *points.spectrum_shape), kind, device),
             checked(points.places, (n_points,), torch.int32, device),
             checked(points.frequencies, (2, n_points), torch.int32, device),
-            checked(of_points, (n_points,), complex_of, device),
+            checked(of_points, (n_points,), kind, device),
             checked(of_particles, (m, 3), torch.float64, device),
             np.int32(n_points),
             np.int32(m),
@@ -160,168 +156,22 @@ def digests_of(images: torch.Tensor) -> torch.Tensor:
     bits = checked(images, tuple(images.shape), torch.float32, device).view(torch.int32)
     n_pixels = math.prod(images.shape[1:])
     arguments = bits, np.int64(n_pixels), digests
-    launcher_for(device).launch(FLOAT, "digest_images", _grid(n_pixels, m), N_THREADS, arguments)
+    launcher_for(device).launch(FLOAT, "digest_images", grid_of(n_pixels, m), N_THREADS, arguments)
     return digests
 
 
-def likelihood_of_spectra(
-    spectra: torch.Tensor,
-    points: PointPlaces,
-    factors: torch.Tensor,
-    strengths: torch.Tensor,
-    ctf: torch.Tensor,
-    observed: torch.Tensor,
-) -> torch.Tensor:
-    """Sum of strength (|CTF X|^2 - 2 Re CTF X conj(Y)), with its gradient in the spectra.
-
-    Parameters
-    ----------
-    spectra : [m, n, n // 2 + 1] complex64 ``rfft2`` of projections, of which X is taken; differentiable
-    factors : [points] float32 from there to X: the sign that moves the origin to the centre, and the greyscale
-    strengths : [points] float32 weight over noise power
-    ctf : [m, points] float32
-    observed : [m, points] complex64 Y
-
-    Returns
-    -------
-    the sum over all particles and points, float64
-    """
-    loss: torch.Tensor = _Likelihood.apply(  # type: ignore[no-untyped-call]
-        spectra, points, factors, strengths, ctf, observed
-    )
-    return loss
-
-
-class _Likelihood(torch.autograd.Function):
-    """The gradient is made where the loss is, in the same pass over the data."""
-
-    @staticmethod
-    def forward(
-        ctx: object,
-        spectra: torch.Tensor,
-        points: PointPlaces,
-        factors: torch.Tensor,
-        strengths: torch.Tensor,
-        ctf: torch.Tensor,
-        observed: torch.Tensor,
-    ) -> torch.Tensor:
-        losses, gradients = compare_spectra(spectra.detach(), points, factors, strengths, ctf, observed)
-        ctx.save_for_backward(gradients)  # type: ignore[attr-defined]
-        return losses.sum()
-
-    @staticmethod
-    def backward(ctx: object, *of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradients * of_loss[0].to(gradients.real.dtype), None, None, None, None, None
-
-
-def compare_spectra(
-    spectra: torch.Tensor,
-    points: PointPlaces,
-    factors: torch.Tensor,
-    strengths: torch.Tensor,
-    ctf: torch.Tensor,
-    observed: torch.Tensor,
-    *,
-    source: KernelSource = FLOAT,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sums of `likelihood_of_spectra` for each particle, [m] float64, and their gradient in the spectra."""
-    device, m, n_points = spectra.device, len(spectra), len(points.places)
-    real, complex_of = _real(source), _complex(source)
-    spectra, ctf, observed = spectra.contiguous(), ctf.contiguous(), observed.contiguous()
-    grid = _grid(n_points, m)
-    gradients = torch.zeros_like(spectra)
-    losses = torch.zeros((m, max(grid[0], 1)), dtype=torch.float64, device=device)
-    launcher_for(device).launch(
-        source,
-        "compare_spectra",
-        grid,
-        N_THREADS,
-        (
-            checked(spectra, (m, *points.spectrum_shape), complex_of, device),
-            checked(points.places, (n_points,), torch.int32, device),
-            checked(factors, (n_points,), real, device),
-            checked(strengths, (n_points,), real, device),
-            checked(ctf, (m, n_points), real, device),
-            checked(observed, (m, n_points), complex_of, device),
-            np.int32(n_points),
-            np.int32(m),
-            np.int64(math.prod(points.spectrum_shape)),
-            gradients,
-            losses,
-        ),
-    )
-    return losses.sum(1), gradients
-
-
-@dataclass(frozen=True)
-class ShellMembers:
-    """The points of each Fourier shell."""
-
-    by_shell: torch.Tensor  # [points] int32, shell after shell
-    bounds: torch.Tensor  # [shells + 1] int32 where in `by_shell` each begins, and the last ends
-
-    @staticmethod
-    def of(shell: torch.Tensor, n_shells: int, device: torch.device) -> "ShellMembers":
-        """For the shells [points] int64 in which points lie, all below `n_shells`."""
-        counts = torch.bincount(shell, minlength=n_shells)
-        bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return ShellMembers(torch.argsort(shell, stable=True).to(device, torch.int32), bounds.to(device, torch.int32))
-
-
-def compare_by_shell(
-    spectra: torch.Tensor,
-    points: PointPlaces,
-    factors: torch.Tensor,
-    strengths: torch.Tensor,
-    ctf: torch.Tensor,
-    observed: torch.Tensor,
-    members: ShellMembers,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factor that fits each projection to its image, and what is left of the image over the noise.
-
-    As `gem_plugin.ops.compare.compare_transforms`; arguments as for `likelihood_of_spectra`, with strengths in float64.
-
-    Returns
-    -------
-    [m] and [m, shells] float64
-    """
-    device, m, n_points, n_shells = spectra.device, len(spectra), len(points.places), len(members.bounds) - 1
-    scales = torch.empty(m, dtype=torch.float64, device=device)
-    residuals = torch.empty((m, n_shells), dtype=torch.float64, device=device)
-    launcher_for(device).launch(
-        FLOAT,
-        "compare_by_shell",
-        (m, 1, 1),
-        N_THREADS,
-        (
-            checked(spectra.contiguous(), (m, *points.spectrum_shape), torch.complex64, device),
-            checked(points.places, (n_points,), torch.int32, device),
-            checked(factors, (n_points,), torch.float32, device),
-            checked(strengths, (n_points,), torch.float64, device),
-            checked(ctf.contiguous(), (m, n_points), torch.float32, device),
-            checked(observed.contiguous(), (m, n_points), torch.complex64, device),
-            checked(members.by_shell, (n_points,), torch.int32, device),
-            checked(members.bounds, (n_shells + 1,), torch.int32, device),
-            np.int32(n_points),
-            np.int32(n_shells),
-            np.int64(math.prod(points.spectrum_shape)),
-            scales,
-            residuals,
-        ),
-    )
-    return scales, residuals
-
-
-def _grid(n_points: int, n_particles: int) -> tuple[int, int, int]:
+def grid_of(n_points: int, n_particles: int) -> tuple[int, int, int]:
+    """Blocks for a thread to each point of each particle."""
     if n_particles > MOST_PARTICLES:
         raise ValueError(f"{n_particles} particles in one call: at most {MOST_PARTICLES} are possible")
     return math.ceil(n_points / N_THREADS), n_particles, 1
 
 
-def _real(source: KernelSource) -> torch.dtype:
+def real_of(source: KernelSource) -> torch.dtype:
+    """The kernels' REAL."""
     return torch.float64 if ("REAL", "double") in source.defines else torch.float32
 
 
-def _complex(source: KernelSource) -> torch.dtype:
+def complex_of(source: KernelSource) -> torch.dtype:
+    """Two of the kernels' REAL."""
     return torch.complex128 if ("REAL", "double") in source.defines else torch.complex64

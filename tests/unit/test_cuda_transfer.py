@@ -16,7 +16,7 @@ from gem_plugin.io.mtf import DetectorResponse
 from gem_plugin.io.optics_table import CtfState, OpticsGroup
 from gem_plugin.io.particles import Particles
 from gem_plugin.noise_substitution import NoiseSubstitution
-from gem_plugin.ops import cuda_transfer
+from gem_plugin.ops import cuda_compare, cuda_transfer
 from gem_plugin.ops.cuda_transfer import PointPlaces
 from gem_plugin.optics import contrast_transfer, phase_coefficients, phase_planes
 from gem_plugin.phantom import random_particles
@@ -245,7 +245,7 @@ def test_the_likelihood_and_its_gradient_are_the_hosts() -> None:
         spectra = torch.fft.rfft2(pixels)
         if is_fused:
             ctf, observed = torch.tensor(batch.ctf), torch.tensor(batch.observed)
-            loss = cuda_transfer.likelihood_of_spectra(spectra, points, factors, strengths, ctf, observed)
+            loss = cuda_compare.likelihood_of_spectra(spectra, points, factors, strengths, ctf, observed)
         else:
             rows, columns, _ = spectrum_places(batch.plane, 50)
             loss = negative_log_likelihood(spectra[:, rows, columns] * factors, batch, strengths.numpy())
@@ -263,7 +263,7 @@ def test_in_double_the_likelihood_is_the_formula() -> None:
     modelled = spectra.reshape(COUNT, -1)[:, points.places.long()] * factors.double() * ctf
     expected = (strengths.double() * (modelled.abs() ** 2 - 2 * (modelled * observed.conj()).real)).sum(1)
     (gradient,) = torch.autograd.grad(expected.sum(), spectra)
-    losses, found = cuda_transfer.compare_spectra(
+    losses, found = cuda_compare.compare_spectra(
         spectra.detach(), points, factors.double(), strengths.double(), ctf, observed, source=cuda_transfer.DOUBLE
     )
     torch.testing.assert_close(losses, expected.detach(), rtol=1e-12, atol=1e-12)
@@ -277,7 +277,7 @@ def test_the_order_of_threads_changes_nothing(emulated_gpu: EmulatedGpu) -> None
     results = []
     for emulated_gpu.reversed_order in (False, True):
         found, _ = both(particles_of())
-        compared = cuda_transfer.compare_spectra(spectra, points, factors, strengths, ctf, observed)
+        compared = cuda_compare.compare_spectra(spectra, points, factors, strengths, ctf, observed)
         results.append((found.observed, found.ctf, found.digest_numbers, *compared))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -287,7 +287,7 @@ def test_no_points_are_no_loss_and_points_outside_are_refused() -> None:
     points = PointPlaces.of(nothing, nothing, 8, CPU)
     real, complex_ = torch.zeros(2, 0), torch.zeros(2, 0, dtype=torch.complex64)
     spectra = torch.ones(2, 8, 5, dtype=torch.complex64)
-    losses, gradients = cuda_transfer.compare_spectra(spectra, points, real[0], real[0], real, complex_)
+    losses, gradients = cuda_compare.compare_spectra(spectra, points, real[0], real[0], real, complex_)
     assert not losses.any()
     assert not gradients.any()
     for kx, ky in ((5, 0), (-1, 0), (0, 4)):
