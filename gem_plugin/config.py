@@ -4,6 +4,7 @@ The command line, ``--help`` and ``gem_config.json`` are generated from this mod
 described here and nowhere else.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -84,9 +85,7 @@ class ReconstructionConfig(BaseModel):
     ] = None
     engine: Annotated[
         EngineName,
-        Field(
-            description="auto: a GPU if one works here; cuda: a GPU, else an error; cpu: Numba; reference: slow"
-        ),
+        Field(description="auto: a GPU if one works here; cuda: a GPU, else an error; cpu: Numba; reference: slow"),
     ] = "auto"
     gpu: Annotated[
         str,
@@ -96,6 +95,10 @@ class ReconstructionConfig(BaseModel):
             json_schema_extra={"allowed": "auto, or numbers of GPUs such as 0 or 0,1"},
         ),
     ] = "auto"
+    scratch: Annotated[
+        Path | None,
+        Field(description="folder on a fast local disk, for images of --fit images that do not fit into memory"),
+    ] = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random choice")] = 0
     sym: Annotated[
         str,

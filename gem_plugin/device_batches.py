@@ -146,7 +146,7 @@ class DeviceBatches:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def host_tensor(images: NDArray[np.float32], device: torch.device) -> torch.Tensor:
+def host_tensor(images: NDArray[np.float16] | NDArray[np.float32], device: torch.device) -> torch.Tensor:
     """Images as a tensor from which a copy to a GPU need not be waited for."""
     tensor = torch.from_numpy(images)
     return tensor.pin_memory() if device.type == "cuda" else tensor

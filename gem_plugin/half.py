@@ -209,6 +209,8 @@ def data_term(
             engine=run.engine,
             generator=generator,
             group=run.group,
+            scratch=run.config.scratch,
+            tell=lambda sentence: run.monitor.note(f"{half.name}: {sentence}"),
         ) as term:
             yield term
         return

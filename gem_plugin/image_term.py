@@ -4,8 +4,9 @@ Each step draws a few particles. It is the independent check of the collapsed te
 lie in a huge box.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from gem_plugin.dataset import FourierBatch, by_group, fourier_batch, read_order
 from gem_plugin.device_batches import DeviceBatch, DeviceBatches, host_tensor
 from gem_plugin.device_likelihood import DeviceLikelihood
+from gem_plugin.image_cache import ImageCache
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles
 from gem_plugin.ops import engines
@@ -35,6 +37,8 @@ class ImageTerm:
     imaging : of this half
     generator : the half's own; draws the minibatches, each particle once in an epoch
     group : of which the Gaussians are those of one asymmetric unit
+    scratch : a folder for images that fit into no memory
+    tell : is told where images are kept
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class ImageTerm:
         generator: np.random.Generator,
         group: PointGroup = NO_SYMMETRY,
         particles_per_step: int = PARTICLES_PER_STEP,
+        scratch: Path | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.voxels_per_px = max(imaging.render_boxes_px) / imaging.plane.box_size_px
         self.n_particles = len(indices)
@@ -64,6 +70,11 @@ class ImageTerm:
         self._group = group
         self._draws = _minibatches(indices, min(particles_per_step, len(indices)), generator)
         self._reader = ImageReader(particles)
+        try:
+            self._cache = ImageCache(particles, indices, self._reader, self.device, scratch, tell)
+        except BaseException:
+            self._reader.close()
+            raise
         self._worker = ThreadPoolExecutor(max_workers=1)
         self._next = self._worker.submit(self._load)
 
@@ -125,9 +136,12 @@ class ImageTerm:
         return [self._batch(part) for part in by_group(self._particles, chunk)]
 
     def _batch(self, part: NDArray[np.int64]) -> Batch:
-        images = self._reader.read(part)
-        if self._on_device is not None:
-            return self._on_device[0].batch(host_tensor(images, self.device), part)
+        images = self._cache.read(part)
+        if isinstance(images, torch.Tensor) or self._on_device is not None:
+            assert self._on_device is not None
+            there = images if isinstance(images, torch.Tensor) else host_tensor(images, self.device)
+            return self._on_device[0].batch(there, part)
+        images = images.astype(np.float32, copy=False)
         return fourier_batch(self._particles, images, part, self._imaging.planes[self._group_of(part)])
 
     def _group_of(self, part: NDArray[np.int64]) -> int:

@@ -27,6 +27,7 @@ _SYNONYMS = {
     "solvent_mask": "in_mask",
     "random_seed": "seed",
     "first": "max_particles",
+    "scratch_dir": "scratch",
 }
 # What 0 means for these settings; the word is shown in run.out and may be typed too.
 _WORDS_FOR_ZERO = {

@@ -38,6 +38,12 @@ def make_term(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> MakeTerm:
             assert self.is_open
             return images[indices]
 
+        def box_size_px(self, indices: np.ndarray) -> int:
+            return N
+
+        def stored_type(self, indices: np.ndarray) -> type:
+            return np.float32
+
         def close(self) -> None:
             self.is_open = False
 

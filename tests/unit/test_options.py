@@ -55,6 +55,7 @@ def test_every_setting_reaches_the_science():
         "locres_radius": 12.0,
         "max_particles": 500,
         "gpu": "1:0",
+        "scratch": Path("/ssd"),
     }
     given |= {"invert_contrast": True}
     words = [word for name, value in {**given, "class": 2}.items() for word in (f"--{name}", str(value))]
