@@ -9,9 +9,9 @@ import gem_plugin
 
 
 def prepare_caches() -> None:
-    """Give Numba and matplotlib writable folders where they would find none; must come before they are imported.
+    """Give Numba, CuPy and matplotlib writable folders where they would find none; must come before they are imported.
 
-    Numba refuses to compile when it cannot keep the result, and matplotlib complains.
+    Numba and CuPy refuse to compile when they cannot keep the result, and matplotlib complains.
     """
     package = Path(gem_plugin.__file__).parent / "ops"
     os.environ.update(needed_folders(os.environ, package=package))
@@ -33,6 +33,7 @@ def needed_folders(environment: Mapping[str, str], *, package: Path) -> dict[str
     usual = {
         "NUMBA_CACHE_DIR": (package / "__pycache__", caches / "numba"),
         "MPLCONFIGDIR": (settings / "matplotlib",),
+        "CUPY_CACHE_DIR": (home / ".cupy",),
     }
     missing = [
         name

@@ -25,18 +25,22 @@ def blocked(tmp_path: Path) -> Path:
 
 def test_nothing_is_set_where_the_usual_places_can_be_written(tmp_path: Path, temporary: Path, blocked: Path):
     assert needed_folders({"HOME": str(tmp_path)}, package=blocked) == {}
-    assert set(needed_folders({"HOME": str(blocked)}, package=tmp_path)) == {"MPLCONFIGDIR"}
+    assert set(needed_folders({"HOME": str(blocked)}, package=tmp_path)) == {"MPLCONFIGDIR", "CUPY_CACHE_DIR"}
 
 
 def test_what_the_user_has_set_is_left_alone(temporary: Path, blocked: Path):
-    chosen = {"HOME": str(blocked), "NUMBA_CACHE_DIR": "mine", "MPLCONFIGDIR": "mine"}
+    chosen = {"HOME": str(blocked), "NUMBA_CACHE_DIR": "mine", "MPLCONFIGDIR": "mine", "CUPY_CACHE_DIR": "mine"}
     assert needed_folders(chosen, package=blocked) == {}
 
 
 def test_a_folder_of_ones_own_is_made_and_used_again(temporary: Path, blocked: Path):
     found = needed_folders({"HOME": str(blocked)}, package=blocked)
     own = temporary / f"gem_plugin_{os.getuid()}"
-    assert found == {"NUMBA_CACHE_DIR": str(own / "numba"), "MPLCONFIGDIR": str(own / "mplconfigdir")}
+    assert found == {
+        "NUMBA_CACHE_DIR": str(own / "numba"),
+        "MPLCONFIGDIR": str(own / "mplconfigdir"),
+        "CUPY_CACHE_DIR": str(own / "cupy"),
+    }
     assert own.stat().st_mode & 0o777 == 0o700
     assert needed_folders({"HOME": str(blocked)}, package=blocked) == found
 
