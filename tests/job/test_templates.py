@@ -10,7 +10,7 @@ import starfile
 
 from relion_external.options import parse_command_line
 
-VALUES = {"sym": "D2", "fit": "images", "invert_contrast": "yes"}  # where a number will not do
+VALUES = {"sym": "D2", "fit": "images", "invert_contrast": "yes", "engine": "cuda"}  # where a number will not do
 TEMPLATES = Path(__file__).resolve().parents[2] / "relion_external" / "templates"
 SAY = '#!/bin/sh\necho {name} "$@"\n'
 
