@@ -24,7 +24,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _package_version(name) for name in PACKAGES},
     }
 
 
@@ -35,11 +35,21 @@ def describe_version() -> str:
     """
 
     def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", *command], cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
+        except FileNotFoundError:  # a bare machine
+            return ""
 
     commit = git("rev-parse", "--short", "HEAD")
     changed = git("status", "--porcelain", "--", *CODE)
     return (f"{commit}-dirty" if changed else commit) or "unknown"
+
+
+def _package_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _cpu_model() -> str:
