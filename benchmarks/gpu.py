@@ -130,7 +130,7 @@ def measure(arguments: argparse.Namespace) -> bool:
             found[name] = run_section(name, session, found)
             part = found[name]
             print(f"{name}: {part['outcome']} {part.get('why', '')} ({part.get('seconds', 0):.1f} s)", flush=True)
-            figures = {"command": "python benchmarks/gpu.py " + " ".join(arguments.words), "card": card}
+            figures = {"command": " ".join(["python benchmarks/gpu.py", *arguments.words]), "card": card}
             ordered = {name: found[name] for name in SECTIONS if name in found}
             write_results("gpu", {**figures, "targets": targets(ordered), "sections": ordered}, path)
     for target in targets(found):
@@ -148,7 +148,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--scratch", type=Path, default=None, help="a local disk with room for the job's stack, 13 GB")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, without a GPU: does the script work?")
     arguments = parser.parse_args(words)
-    arguments.words = list(sys.argv[1:] if words is None else words)
+    folders = {"--out", "--scratch"}  # of this machine, and no part of what was measured
+    given = list(sys.argv[1:] if words is None else words)
+    named = [i for i, word in enumerate(given) if word in folders]
+    arguments.words = [word for i, word in enumerate(given) if i not in named and i - 1 not in named]
     return 0 if measure(arguments) else 1
 
 

@@ -61,7 +61,7 @@ def _case(session: Session, box: int, count: int, dtype: torch.dtype, ceilings: 
     plane = half_plane(box, box / 2)
     particles = some_particles(2 * count, box)
     indices = cycle((np.arange(count), np.arange(count, 2 * count)))
-    images = session.pinned(torch.randn(count, box, box).to(dtype))
+    images = session.pinned(torch.randn(count, box, box, device=session.device).to(dtype).cpu())
     makes = DeviceBatches(particles, (plane,), session.device)
     accumulator = _accumulator(plane, session.engine)
 
@@ -154,6 +154,7 @@ def _from_file(session: Session, box: int, count: int) -> Json:
     particles = some_particles(count, box, stack)
     a_call = 4 if session.is_dry else batch_size_for((plane,), session.device)
     threads = reading_threads(len(os.sched_getaffinity(0)), 2 * a_call * box**2)
+    session.forget_peak()
     accumulator = _accumulator(plane, session.engine)
 
     def read_all() -> None:
@@ -172,4 +173,5 @@ def _from_file(session: Session, box: int, count: int) -> Json:
         "reading_threads": threads,
         "particles_per_second": 1e3 * count / times["median_ms"],
         "whole": times,
+        "peak_gb": session.peak_gb(),
     }

@@ -38,7 +38,7 @@ class PinnedImages:
         self.radius_px = box / 2
         self._makes = DeviceBatches(some_particles(2 * a_step, box), (plane,), session.device)
         self._likelihood = DeviceLikelihood(self.imaging, session.engine)
-        self._images = session.pinned(torch.randn(2 * a_step, box, box).half())
+        self._images = session.pinned(torch.randn(2 * a_step, box, box, device=session.device).half().cpu())
         self._a_step = a_step
         self._turn = 0
 

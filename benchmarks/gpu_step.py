@@ -111,4 +111,5 @@ def _profile(session: Session, term: CollapsedTerm, box: int, count: int) -> Jso
 def _for_a_step(profile: Json, steps: int) -> Json:
     """From figures of some steps to those of one."""
     kernels = [{"name": k["name"], "ms": k["ms"] / steps, "calls": k["calls"] / steps} for k in profile["kernels"]]
-    return {"busy_ms": profile["busy_ms"] / steps, "kernels": kernels}
+    busy = profile["busy_ms"]
+    return {**profile, "busy_ms": None if busy is None else busy / steps, "kernels": kernels}

@@ -16,6 +16,7 @@ import gpu
 import gpu_accumulate
 import gpu_clock
 import gpu_job
+import gpu_page
 import gpu_stand_ins
 import gpu_step
 import gpu_targets
@@ -75,6 +76,11 @@ def test_every_section_runs_and_finds_something(tmp_path: Path) -> None:
     assert figures["images"]["from_a_cached_file"]["images_per_second"] > 0
     assert figures["job"]["n_particles"] == 12
     assert all(number >= 0 for name in ("ceilings", "accumulate") for number in numbers_of(figures[name]))
+    assert result["command"] == "python benchmarks/gpu.py --dry " + " ".join(only(*MEASURED))
+    text = gpu_page.figures_of(result)
+    for heading in ("Ceilings", "Compilation", "b and T", "A step of the collapsed fit", "A step of `--fit images`"):
+        assert f"#### {heading}" in text
+    assert "Not done" not in text
 
 
 @pytest.mark.usefixtures("emulated_gpu")
@@ -183,3 +189,48 @@ def test_the_stand_in_for_a_gpu_goes_as_it_came() -> None:
     with stand_in_for_a_gpu():
         assert engines.device_of("cuda:0") == CPU
     assert engines.device_of is before
+
+
+def test_the_page_shows_what_was_measured_and_says_what_was_not() -> None:
+    """Without a result file it states no speed, and the memory is that of the program's own formulas."""
+    text = gpu_page.PAGE.read_text()
+    results = gpu_page.results_in(gpu_page.HERE / "results")
+    shown = gpu_page.with_part(
+        text, "figures", "\n".join(map(gpu_page.figures_of, results)) if results else gpu_page.NO_CARD
+    )
+    assert shown == text, "run python benchmarks/gpu_page.py"
+    assert gpu_page.memory_table((128,)).splitlines()[-1] in text, "run python benchmarks/gpu_page.py"
+    with pytest.raises(ValueError, match="no marks for figures"):
+        gpu_page.with_part("a page", "figures", "")
+
+
+def test_the_page_tells_what_failed_was_skipped_or_left_out() -> None:
+    sections = {
+        "step": {
+            "outcome": "failed",
+            "why": "ValueError: no such luck",
+            "left_out": ["box 512: needs about 23 s, 2 s are left"],
+            "figures": {
+                "cases": [
+                    {"box": 256, "n_gaussians": 50_000, "median_ms": 4.2, "peak_gb": 2.5, "floor_of_ffts_ms": 0.5},
+                    {"box": 384, "n_gaussians": 10_000, "median_ms": 9.9, "peak_gb": None, "floor_of_ffts_ms": 1.6},
+                ]
+            },
+        },
+        "job": {"outcome": "skipped", "why": "not installed: starfile", "figures": {}},
+    }
+    result = {
+        "card": "a-card", "command": "python benchmarks/gpu.py", "date": "2026-01-01", "commit": "abc1234",
+        "machine": {"cores": 16, "cpu": "a processor"}, "targets": gpu_targets.targets(sections), "sections": sections,
+    }  # fmt: skip
+    text = gpu_page.figures_of(result)
+    assert "| 256 |  | 4.2 | 0.5 | 2.5 |" in text
+    assert "| 384 | 9.9 |  | 1.6 | not measured |" in text
+    assert "| a collapsed step, box 256, 50,000 Gaussians | <= 6 ms | 4.2 | yes |" in text
+    assert "* step failed: ValueError: no such luck\n* step: left out box 512" in text
+    assert "* job skipped: not installed: starfile" in text
+
+
+def test_the_floor_of_a_call_is_the_copy_or_all_the_rest() -> None:
+    assert gpu_page.floor_of({"copy_to_device": 5.0, "CTFs": 1.0, "spread b and T": 2.0}) == 5.0
+    assert gpu_page.floor_of({"copy_to_device": 2.0, "CTFs": 1.0, "spread b and T": 2.0}) == 3.0
