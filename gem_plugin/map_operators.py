@@ -17,6 +17,7 @@ from gem_plugin.symmetry import moved_axes, moved_sum
 Map = NDArray[np.floating[Any]]
 
 SLAB_BYTES = 512e6  # of the doubled box's transforms that are on a GPU at a time
+SLAB_SHARE = 0.06  # of the GPU's free memory at most: four of them are held
 
 
 class MapOperator(Protocol):
@@ -55,6 +56,11 @@ def map_operator(equations: NormalEquations, engine: str, n_threads: int) -> Map
     if engines.uses_cuda_kernels(engine):
         return _OnDevice(equations, engines.device_of(engine))
     return _OnHost(equations, n_threads)
+
+
+def slab_bytes(device: torch.device) -> float:
+    """Bytes of transforms that a device is given at a time."""
+    return min(SLAB_BYTES, SLAB_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else SLAB_BYTES
 
 
 class _OnHost:
@@ -106,7 +112,7 @@ class _OnDevice:
         n, h = self.box_size_px, self._band
         # frequencies of the doubled box that are kept on an axis, in the order of an FFT
         self._kept = (slice(0, h + 1), slice(2 * n - h, 2 * n)) if h < n else (slice(0, n + 1), slice(n + 1, 2 * n))
-        self._planes = max(int(SLAB_BYTES / (16 * n * (h + 1))), 1)
+        self._planes = max(int(slab_bytes(device) / (16 * n * (h + 1))), 1)
 
     def given(self, array: Map) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)

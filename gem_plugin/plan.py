@@ -6,8 +6,8 @@ import numpy as np
 
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
-from gem_plugin.device_plan import require_gpu_memory
-from gem_plugin.imaging import image_kinds
+from gem_plugin.device_plan import gpu_sentence
+from gem_plugin.imaging import image_kinds, image_planes
 from gem_plugin.io.particles import Particles
 from gem_plugin.normal_equations import data_band, kernel_box
 from gem_plugin.ops.engines import uses_cuda_kernels
@@ -84,6 +84,12 @@ def _averaging_seconds(box_size_px: int, symmetry: str) -> float:
     return 6 * interpolated * (2.0 * box_size_px) ** 3 * 0.2 / AVERAGED_POINTS_PER_CORE_SECOND
 
 
+def _of_the_gpu(particles: Particles, engine: str, plane: HalfPlane, render_box_px: int) -> list[str]:
+    if not uses_cuda_kernels(engine):
+        return []
+    return [gpu_sentence(engine, plane, image_planes(particles, plane), render_box_px)]
+
+
 def make_plan(
     particles: Particles,
     config: ReconstructionConfig,
@@ -96,11 +102,6 @@ def make_plan(
     """Estimate a run; see `Plan`.
 
     The time is that of the CPU engine: a GPU is faster, and none has been measured yet.
-
-    Raises
-    ------
-    ResourceError
-        If a GPU has not the memory.
     """
     n, count = particles.optics.box_size_px, len(particles)
     pixel = particles.optics.pixel_size_in_angstroms
@@ -131,7 +132,7 @@ def make_plan(
             f" steps: {config.steps or 'chosen from the data'}; fitted to {FITTED_TO[config.fit]};"
             f" threads: {n_threads}",
             f"engine: {engine} ({reason})",
-            *([require_gpu_memory(engine, plane, box)] if uses_cuda_kernels(engine) else []),
+            *_of_the_gpu(particles, engine, plane, box),
         ),
         memory,
         12 * 4.0 * n**3 + 1e6 + 300.0 * count,

@@ -4,34 +4,33 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gem_plugin import conventions
 from gem_plugin.calibrated import calibrated_pair
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.curve_checks import check_curve
-from gem_plugin.engine_choice import engine_of, ready_engine
-from gem_plugin.errors import InputError, OptionError, ResourceError
+from gem_plugin.device_plan import plane_with_room
+from gem_plugin.engine_choice import engine_of
+from gem_plugin.errors import ResourceError
 from gem_plugin.fsc import Shells
 from gem_plugin.halves import process_halves
 from gem_plugin.honest import mask_halves
-from gem_plugin.image_checks import box_sentences, prepare_images, table_sentences
+from gem_plugin.image_checks import box_sentences
 from gem_plugin.independence import refuse_shared_images, views_sentences
 from gem_plugin.io.particles import Particles
 from gem_plugin.local_curve import choose_radius_px, measure_locally
 from gem_plugin.masks import soft_mask
 from gem_plugin.model_free import support_sphere
 from gem_plugin.monitor import Monitor
-from gem_plugin.noise_control import control_halves, control_radius, run_noise_control
+from gem_plugin.noise_control import control_halves, run_noise_control
 from gem_plugin.particle_list import list_particles
 from gem_plugin.particle_results import caveat
 from gem_plugin.plan import Plan, frequencies_used, make_plan
+from gem_plugin.preparation import geometry, prepared
 from gem_plugin.reconstruction import HalfResult, Reconstruction
 from gem_plugin.reference_check import check_reference
-from gem_plugin.render import choose_render_box
 from gem_plugin.resolution import resolution_curve
 from gem_plugin.resources import available_memory_bytes
 from gem_plugin.run import Run
@@ -41,14 +40,9 @@ from gem_plugin.viewing import viewing_maps
 
 Map = NDArray[np.floating[Any]]
 
-DEFAULT_DIAMETER = 0.9  # of the box
-LEAST_DIAMETER_PX = 12
-LARGEST_BOX_PX = 2048
 RIM_PX = 3.0
 LARGEST_RIM_SHARE = 0.5
 LEAST_MASKED_SHARE = 0.3
-LEAST_WINDOW_PX = 2.0
-LEAST_SHELLS = 6  # fewer cannot shape a map
 MASK_LOWPASS_SHELLS = 8.0  # a mask follows the particle's outline, not its detail
 
 
@@ -64,7 +58,8 @@ def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) 
     """
     engine, reason = engine_of(config, SOLO)
     point_group(config.sym)
-    plane, radius_px = _geometry(particles, config)
+    plane, radius_px = geometry(particles, config)
+    plane, left_out = plane_with_room(engine, plane, particles.optics.pixel_size_in_angstroms)
     planned = make_plan(particles, config, plane, radius_px, engine, reason, n_threads)
     available = available_memory_bytes()
     if available is not None and planned.memory_bytes > available:
@@ -73,7 +68,7 @@ def plan(particles: Particles, config: ReconstructionConfig, *, n_threads: int) 
             f" {available / 1e9:.1f} GB are free: run it on a larger machine, or re-extract the particles with a"
             " smaller box or larger pixels"
         )
-    return planned
+    return replace(planned, sentences=(*planned.sentences, left_out)) if left_out else planned
 
 
 def reconstruct(
@@ -100,7 +95,7 @@ def reconstruct(
     InputError, OptionError, JobAborted, TeamError
     """
     messages = _KeepWarnings(monitor)
-    particles, run = _prepared(particles, config, n_threads, messages, team)
+    particles, run = prepared(particles, config, n_threads, messages, team)
     halves = process_halves(particles, run)
     if halves is None:
         raise ValueError(f"this is member {team.rank} of a team: only member 0 has results")
@@ -116,69 +111,9 @@ def assist(particles: Particles, config: ReconstructionConfig, *, n_threads: int
     ------
     InputError, OptionError, JobAborted, TeamError
     """
-    particles, run = _prepared(particles, config, n_threads, monitor, team)
+    particles, run = prepared(particles, config, n_threads, monitor, team)
     process_halves(particles, run)
     control_halves(particles, run)
-
-
-def _prepared(
-    particles: Particles, config: ReconstructionConfig, n_threads: int, monitor: Monitor, team: Team
-) -> tuple[Particles, Run]:
-    """What every member of a team finds out for itself."""
-    plane, radius_px = _geometry(particles, config)
-    engine, reason = ready_engine(config, team, monitor)
-    _set_threads(n_threads, engine)
-    for sentence in table_sentences(particles):
-        monitor.warn(sentence)
-    particles = prepare_images(particles, config, radius_px * particles.optics.pixel_size_in_angstroms, monitor)
-    group = point_group(config.sym)
-    run = Run(config, engine, n_threads, plane, choose_render_box(plane), radius_px, group, monitor, team, reason)
-    return particles, run
-
-
-def _geometry(particles: Particles, config: ReconstructionConfig) -> tuple[conventions.HalfPlane, float]:
-    n = particles.optics.box_size_px
-    pixel = particles.optics.pixel_size_in_angstroms
-    if n > LARGEST_BOX_PX:
-        raise InputError(f"the box is {n} px and this program takes at most {LARGEST_BOX_PX} px: is the table right?")
-    k_max = n / 2 - 0.5
-    if config.maxres:
-        k_max = min(k_max, n * pixel / config.maxres)
-    if n / 2 - 0.5 < LEAST_SHELLS:
-        raise InputError(
-            f"the box of {n} px holds too few Fourier shells for a map: re-extract the particles with a larger box or"
-            " smaller pixels"
-        )
-    if k_max < LEAST_SHELLS:
-        raise OptionError(
-            f"--maxres {config.maxres:g} leaves {k_max:.2f} Fourier shells of a box of {n} px at {pixel:g} Angstrom a"
-            f" pixel, fewer than {LEAST_SHELLS}: give a value below {n * pixel / LEAST_SHELLS:.0f} Angstrom"
-        )
-    diameter_px = config.particle_diameter / pixel if config.particle_diameter else DEFAULT_DIAMETER * n
-    if diameter_px < LEAST_DIAMETER_PX:
-        raise OptionError(
-            f"--particle_diameter {config.particle_diameter:g} Angstrom is {diameter_px:.1f} px, fewer than the"
-            f" {LEAST_DIAMETER_PX} px that a map needs: give the particle's own diameter in Angstrom"
-        )
-    if diameter_px > n:
-        raise OptionError(
-            f"--particle_diameter {config.particle_diameter:g} Angstrom is wider than the box"
-            f" ({n * pixel:.1f} Angstrom): give the particle's own diameter"
-        )
-    if config.locres_radius and not LEAST_WINDOW_PX <= config.locres_radius / pixel <= n / 2:
-        raise OptionError(
-            f"--locres_radius {config.locres_radius:g} Angstrom is {config.locres_radius / pixel:.3g} px: give a radius"
-            f" between {LEAST_WINDOW_PX * pixel:.1f} and {n * pixel / 2:.1f} Angstrom, or 0 to have it chosen"
-        )
-    plane = conventions.half_plane(n, k_max)
-    control_radius(config, plane, pixel)
-    return plane, diameter_px / 2
-
-
-def _set_threads(n_threads: int, engine: str) -> None:
-    numba.set_num_threads(min(n_threads, numba.get_num_threads()))
-    # torch holds a few numbers a Gaussian: on the CPU engine more threads only wait for each other
-    torch.set_num_threads(min(n_threads, os.cpu_count() or 1) if engine == "reference" else 1)
 
 
 def _combine(

@@ -27,7 +27,9 @@ OPTIONS = (
 MOST_THREADS = 1024
 MOST_SHARED_BYTES = 64 * 1024  # of a block on sm_75, the oldest that everything must run on
 GUARD_BYTES = 64 * 1024  # on each side of every tensor
-CANARY = 0xFF  # NaN in every floating-point type, so that what is read there shows
+# NaN in every floating-point type, so that what is read there shows; in reversed order a number in every type, so that
+# something added there shows, which would leave a NaN as it is
+CANARIES = {False: 0xFF, True: 0x42}
 MESSAGE_BYTES = 512
 
 _KERNEL = re.compile(
@@ -86,7 +88,7 @@ class EmulatedLauncher:
         constant = _check_types(kernel, compiled.parameters(kernel), arguments)
         if 0 in grid:
             return
-        tensors = _Guarded()
+        tensors = _Guarded(CANARIES[self.reversed_order])
         values = [tensors.address(a) if isinstance(a, torch.Tensor) else _number(a) for a in arguments]
         pointers = (ctypes.c_void_p * max(len(values), 1))(*(ctypes.addressof(v) for v in values))
         told = ctypes.create_string_buffer(MESSAGE_BYTES)
@@ -149,7 +151,8 @@ def _number(value: Argument) -> ctypes.Array[ctypes.c_char]:
 class _Guarded:
     """Copies of tensors with canaries on both sides; one copy for tensors that are one and the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, canary: int) -> None:
+        self._canary = canary
         self._buffers: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     @staticmethod
@@ -166,7 +169,7 @@ class _Guarded:
             whole = np.empty(data.size + 2 * GUARD_BYTES + 256, dtype=np.uint8)
             start = -whole.ctypes.data % 256  # as torch aligns what it allocates on a GPU
             buffer = whole[start : start + data.size + 2 * GUARD_BYTES]
-            buffer[:] = CANARY
+            buffer[:] = self._canary
             buffer[GUARD_BYTES : GUARD_BYTES + data.size] = data
             self._buffers[key] = buffer
         return self._buffers[key]
@@ -177,7 +180,7 @@ class _Guarded:
     def check(self, tensor: torch.Tensor, what: str) -> None:
         buffer = self._buffer(tensor)
         for side, guard in (("before", buffer[:GUARD_BYTES]), ("behind", buffer[-GUARD_BYTES:])):
-            if (guard != CANARY).any():
+            if (guard != self._canary).any():
                 raise KernelError(f"{what}, {tuple(tensor.shape)} {tensor.dtype}: something was written {side} it")
 
     def copy_back(self, tensor: torch.Tensor) -> None:

@@ -86,6 +86,7 @@ extern "C" __global__ void mischief(float *numbers, int what)
     if (what == 6 && i < 3) __syncwarp();
     if (what == 7) numbers[i] = (float)(int)(numbers[i] * 1e30f);
     if (what == 8) numbers[i] = few[i];
+    if (what == 10) numbers[(int)blockDim.x] += 1;
     if (what == 9) __shfl_xor_sync(i == 1 ? 0x7u : 0xfu, i, 1);
 }
 """
@@ -163,6 +164,11 @@ def test_what_a_kernel_must_not_do_is_noticed(what: int, message: str, reverse: 
     n_threads = 4 if what == 9 else 32
     with pytest.raises(KernelError, match=message):
         launch("mischief", 1, n_threads, torch.ones(n_threads), np.int32(what), reverse=reverse)
+
+
+def test_adding_to_what_lies_behind_is_noticed_in_reversed_order() -> None:
+    with pytest.raises(KernelError, match="something was written behind it"):
+        launch("mischief", 1, 32, torch.ones(32), np.int32(10), reverse=True)
 
 
 def test_shared_memory_that_nobody_wrote_is_not_a_number() -> None:
