@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import gpu
 import gpu_accumulate
 import gpu_clock
 import gpu_job
+import gpu_machine
 import gpu_page
 import gpu_stand_ins
 import gpu_step
@@ -28,7 +30,7 @@ from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import read_particles
 from gem_plugin.ops import engines
 from gem_plugin.prediction import predicted_transforms
-from tests.cuda_shim.emulator import EmulatedGpu
+from tests.cuda_shim.emulator import EmulatedGpu, compile_for_cpu
 
 MEASURED = ("environment", "compile", "check", "ceilings", "accumulate", "step", "images", "job")
 CPU = torch.device("cpu")
@@ -101,13 +103,18 @@ def test_a_failure_is_told_and_does_not_stop_what_follows(tmp_path: Path, monkey
 
 
 @pytest.mark.usefixtures("emulated_gpu")
-def test_what_does_not_fit_is_left_out_and_an_earlier_result_stays(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_left_out_and_an_earlier_result_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, before = run(tmp_path, *only("environment"))
-    status, result = run(tmp_path, "--seconds", "1", *only("step", "images"))
+    monkeypatch.setattr(Session, "seconds_left", property(lambda self: 1.0))
+    status, result = run(tmp_path, *only("step", "images"))
     assert status == 0
     assert result["sections"]["environment"] == before["sections"]["environment"]
     assert result["sections"]["step"]["figures"].get("cases", []) == []
     assert "needs about 3 s" in result["sections"]["step"]["left_out"][0]
+    monkeypatch.undo()
+    assert session(tmp_path, 5).seconds_left == pytest.approx(5, abs=1)
     _, nothing = run(tmp_path, "--seconds", "0", *only("images"))
     assert nothing["sections"]["images"]["outcome"] == "skipped"
 
@@ -234,3 +241,35 @@ def test_the_page_tells_what_failed_was_skipped_or_left_out() -> None:
 def test_the_floor_of_a_call_is_the_copy_or_all_the_rest() -> None:
     assert gpu_page.floor_of({"copy_to_device": 5.0, "CTFs": 1.0, "spread b and T": 2.0}) == 5.0
     assert gpu_page.floor_of({"copy_to_device": 2.0, "CTFs": 1.0, "spread b and T": 2.0}) == 3.0
+
+
+@pytest.mark.usefixtures("emulated_gpu")
+def test_every_kernel_of_every_source_is_compiled_and_its_registers_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    class RawModule:
+        def __init__(self, code: str, options: tuple[str, ...]) -> None:
+            self.code = code
+
+        def compile(self) -> None:
+            compiled.append(self.code)
+
+        def get_function(self, name: str) -> types.SimpleNamespace:
+            assert f" {name}(" in self.code
+            return types.SimpleNamespace(num_regs=40, local_size_bytes=0, shared_size_bytes=len(name))
+
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(RawModule=RawModule))
+    on_gpu = session(tmp_path)
+    on_gpu.is_dry = False
+    variants = gpu_machine.compile_all(on_gpu)["variants"]
+    sources = gpu_machine.all_sources()
+    assert [compiled.count(source.text) for source in sources] == [2] * len(sources)  # once more, from the disk
+    for source, variant in zip(sources, variants, strict=True):
+        assert set(variant["kernels"]) == set(compile_for_cpu(source.text).bounds)
+
+
+def test_the_clock_is_nvidia_smis() -> None:
+    assert gpu_machine.clock_ghz({"clocks.max.sm": "1755 MHz"}) == 1.755
+    assert gpu_machine.clock_ghz({"note": "none"}) == gpu_machine.MAXIMAL_CLOCK_GHZ
