@@ -17,6 +17,7 @@ from tests.helpers import relative_error
 from tests.job.project import make_project
 
 OPTIONS = ["--in_parts", "Refine3D/job005/run_data.star", "--n_gaussians", "200", "--j", "1"]
+MAGNIFICATIONS = (("1.0", "1.02"), ("0.0", "0.01"), ("0.0", "0.01"), ("1.0", "0.99"))  # of both optics groups
 ROUNDING = 1e-5  # of sums that were added in another order
 FITTED = 1e-2  # Adam divides by the gradient's size: where that is next to nothing, rounding decides on a step
 ALONE = "import sys; from relion_external.job import main; sys.exit(main())"
@@ -33,9 +34,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of 37 particles, which no team can share out evenly."""
+    """37 particles, which no team can share out evenly, of two microscopes, one of which magnifies unevenly."""
     directory = tmp_path_factory.mktemp("team")
-    make_project(directory, n_particles=37, snr=1.0).write()
+    made = make_project(directory, n_particles=37, snr=1.0)
+    second = {"rlnOpticsGroupName": "other", "rlnOpticsGroup": "2", "rlnVoltage": "200.0"}
+    for name, values in made.optics.items():
+        values.append(second.get(name, values[0]))
+    for name, values in zip(("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"), MAGNIFICATIONS, strict=True):
+        made.optics[name] = list(values)
+    made.particles["rlnOpticsGroup"] = [str(1 + row % 2) for row in range(37)]
+    made.write()
     return directory
 
 
