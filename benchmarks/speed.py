@@ -28,8 +28,8 @@ from relion_baseline import require_relion
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, not an installed version
 
 from gem_plugin import conventions
-from gem_plugin.dataset import fourier_batch
 from gem_plugin.accumulation import POINTS_PER_BATCH
+from gem_plugin.dataset import fourier_batch
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.normal_equations import Accumulator
 from gem_plugin.ops.voxelize import voxelize
