@@ -49,3 +49,18 @@ class Adam:
                 mean_square.mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
                 scale = (mean_square.sqrt() / second_correction).add_(EPSILON)
                 parameter.addcdiv_(mean, scale, value=-group["lr"] / first_correction)
+
+    def state(self) -> list[torch.Tensor]:
+        """Copies of all that a step remembers, for `restore`: the number of steps, then the means."""
+        kept = [torch.tensor(self._steps)]
+        for means in self._means:
+            kept += [tensor.clone() for pair in means for tensor in pair]
+        return kept
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[torch.Tensor]) -> None:
+        """Go back to a `state` of an optimiser of the same parameters."""
+        self._steps = int(kept[0])
+        own = [tensor for means in self._means for pair in means for tensor in pair]
+        for tensor, before in zip(own, kept[1:], strict=True):
+            tensor.copy_(before)

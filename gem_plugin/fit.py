@@ -1,7 +1,7 @@
 """Fits the Gaussians of ONE half to a data term. Knows no files and no other half."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -138,13 +138,28 @@ class GaussianFit:
                 self._symmetry,
             )
 
-    def run(self, on_step: OnStep) -> Gaussians:
-        """Take the settings' steps; `on_step` is called after each and may raise to stop."""
-        for step in range(self.settings.n_steps):
+    def run(self, on_step: OnStep, first_step: int = 0) -> Gaussians:
+        """Take the settings' steps, or those that are left; `on_step` is called after each and may raise to stop."""
+        for step in range(first_step, self.settings.n_steps):
             loss = self._step(step)
             box_size_px = self.term.box_size_at(step, self.settings.schedule_steps)
             on_step(FitState(step + 1, loss, box_size_px, self.gaussians))
         return self.gaussians()
+
+    def state(self) -> list[torch.Tensor]:
+        """Copies of all from which the next step follows, for `restore`; where the parameters are."""
+        parameters = (self.centres, self.log_scales, self._quaternions, self._softplus_argument)
+        unit = torch.tensor(self._unit, dtype=torch.float64)
+        return [unit, *(parameter.detach().clone() for parameter in parameters), *self._optimiser.state()]
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[torch.Tensor]) -> None:
+        """Go back to a `state` of a fit of as many Gaussians."""
+        parameters = (self.centres, self.log_scales, self._quaternions, self._softplus_argument)
+        self._unit = float(kept[0])
+        for parameter, before in zip(parameters, kept[1:5], strict=True):
+            parameter.copy_(before)
+        self._optimiser.restore(kept[5:])
 
     def _amplitudes(self) -> torch.Tensor:
         return self._unit * torch.nn.functional.softplus(self._softplus_argument)

@@ -112,3 +112,21 @@ def test_divergence_is_said(half) -> None:  # type: ignore[no-untyped-def]
     broken = NormalEquations(np.full_like(half[0].right_side, np.nan), half[0].spectrum, half[0].n_particles)
     with pytest.raises(DivergedError, match="diverged at step 1"):
         fit_of((broken, half[1], half[2])).run(lambda state: None)
+
+
+def test_a_fit_goes_on_from_a_state_as_if_nothing_had_been(half) -> None:  # type: ignore[no-untyped-def]
+    expected = fit_of(half).run(lambda state: None)
+    first, other = fit_of(half), fit_of(half)
+
+    def stop(state: FitState) -> None:
+        if state.step == 17:
+            raise JobAborted("enough")
+
+    with pytest.raises(JobAborted):
+        first.run(stop)
+    kept = first.state()
+    first.run(lambda state: None, first_step=17)  # what was kept is a copy
+    other.restore(kept)
+    found = other.run(lambda state: None, first_step=17)
+    for name in ("centres_px", "log_scales", "quaternions", "amplitudes"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
