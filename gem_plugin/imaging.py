@@ -5,31 +5,45 @@ edges in cycles of the map's (RELION, src/jaz/single_particle/obs_model.cpp). Th
 group of the most particles.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin.conventions import HalfPlane, half_plane
+from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
+
+STRETCH_MARGIN = 0.9  # cycles by which a magnification may carry points beyond the map's last frequency
 
 
 def image_planes(particles: Particles, plane: HalfPlane) -> tuple[HalfPlane, ...]:
     """The Fourier points of each optics group's images up to the map's last frequency and their own Nyquist.
+
+    Where an anisotropic magnification stretches frequencies, the points are those that it leaves within the map's.
 
     Parameters
     ----------
     plane : of an image with the map's box and pixels
     """
     return tuple(
-        _plane_of(group.box_size_px, particles.optics.edge_in_angstroms / group.edge_in_angstroms, plane)
+        _plane_of(group, particles.optics.edge_in_angstroms / group.edge_in_angstroms, plane)
         for group in particles.optics_groups
     )
 
 
-def _plane_of(box_size_px: int, map_cycles: float, plane: HalfPlane) -> HalfPlane:
-    if box_size_px == plane.box_size_px and abs(map_cycles - 1) < 1e-9:
+def _plane_of(group: OpticsGroup, map_cycles: float, plane: HalfPlane) -> HalfPlane:
+    box, last = group.box_size_px, float(plane.radius.max())
+    matrix = np.reshape(group.magnification, (2, 2))
+    most, least = np.linalg.svd(matrix, compute_uv=False)
+    if most * last > last + STRETCH_MARGIN:
+        whole = half_plane(box, min(last / (map_cycles * least), box / 2 - 0.5), map_cycles)
+        reached = map_cycles * np.hypot(*(matrix @ np.stack([whole.kx, whole.ky])))
+        inside = reached <= last
+        return replace(whole, kx=whole.kx[inside], ky=whole.ky[inside], weight=whole.weight[inside])
+    if box == plane.box_size_px and abs(map_cycles - 1) < 1e-9:
         return plane
-    reach = float(plane.radius.max()) / map_cycles
-    return half_plane(box_size_px, min(reach + 1e-6, box_size_px / 2 - 0.5), map_cycles)
+    return half_plane(box, min(last / map_cycles + 1e-6, box / 2 - 0.5), map_cycles)
 
 
 def image_kinds(particles: Particles) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ USUAL_DEFOCUS = 2500.0  # Angstrom: most particles have more, where no phase pla
 PHASE_PLATE_DEG = 20.0
 LARGEST_ASTIGMATISM = 0.5  # of the defocus, of most particles
 LARGEST_PHASE_SHIFT_DEG = 1000.0
+LARGEST_ANGLE_DEG = 1e5  # beyond which a float's digits no longer tell a degree from another
 LARGEST_SCALE = 1000.0
 LARGEST_GAIN = 20.0  # logarithm of what a negative B-factor multiplies amplitudes by at Nyquist
 USUAL_BFACTOR = 2000.0  # square Angstrom, beyond which nothing is left at 7 Angstrom
@@ -36,6 +37,7 @@ def plausibility_sentences(particles: Particles) -> list[str]:
     has_ctf = np.array([group.ctf_state != "corrected" for group in particles.optics_groups])
     rows = np.flatnonzero(has_ctf[particles.group_of_particle])
     sentences = []
+    _refuse_angles(particles)
     if len(rows):
         _refuse_columns(particles, rows)
         sentences = [*_of_defocus(particles, rows), *_of_phase_and_envelope(particles, rows)]
@@ -43,6 +45,14 @@ def plausibility_sentences(particles: Particles) -> list[str]:
         sentences += _of_optics(group) if is_used else []
         sentences += _of_aberrations(group)
     return sentences
+
+
+def _refuse_angles(particles: Particles) -> None:
+    expected = f"expected degrees, at most {LARGEST_ANGLE_DEG:g}; mend it, or take the particle out"
+    for column, angles in zip(
+        ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), particles.euler_angles_deg.T, strict=True
+    ):
+        _refuse_where(particles, np.flatnonzero(np.abs(angles) > LARGEST_ANGLE_DEG), column, angles, expected)
 
 
 def _refuse_columns(particles: Particles, rows: NDArray[np.int64]) -> None:
@@ -106,7 +116,13 @@ def _of_defocus(particles: Particles, rows: NDArray[np.int64]) -> list[str]:
 def _of_phase_and_envelope(particles: Particles, rows: NDArray[np.int64]) -> list[str]:
     shift = np.abs(particles.phase_shift_deg[rows])
     bfactor = float(np.median(particles.ctf_bfactor_in_angstroms2[rows]))
+    n_negative = int(np.count_nonzero(particles.ctf_scale[rows] < 0))
     sentences = []
+    if 0 < n_negative < len(rows):
+        sentences.append(
+            f"rlnCtfScalefactor is negative of {n_negative} of {len(rows)} particles, whose images are taken for dark"
+            " ones on bright, unlike the others: is that so?"
+        )
     if shift.any() and shift.max() < 2 * np.pi and np.median(shift) > 0.1:
         sentences.append(
             f"rlnPhaseShift is {np.median(shift):.2f} degrees in the middle and {shift.max():.2f} at most: if it is in"

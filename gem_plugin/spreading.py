@@ -244,8 +244,15 @@ class SliceSums:
 
 
 def largest_frequency(plane: HalfPlane, slices: Doubles) -> float:
-    """A bound of how far from the origin any point of some slices lies, in cycles a box edge of the map."""
-    return float(plane.radius.max()) * float(np.linalg.norm(slices[:, :2], ord=2, axis=(1, 2)).max())
+    """How far from the origin any point of some slices lies at most, in cycles a box edge of the map.
+
+    A bound, where the slices' magnifications differ.
+    """
+    gram = slices[:, :2] @ slices[:, :2].transpose(0, 2, 1)  # |S^T k|^2 = k^T gram k
+    if np.ptp(gram, axis=0).max() > 1e-9 * gram.max():
+        return float(plane.radius.max()) * float(np.linalg.norm(slices[:, :2], ord=2, axis=(1, 2)).max())
+    points = np.stack([plane.kx, plane.ky]).astype(np.float64)
+    return float(np.sqrt((points * (gram[0] @ points)).sum(axis=0).max()))
 
 
 def slice_grids(

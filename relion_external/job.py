@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or first in ("--help", "-h", "help"):
         from relion_external.options import help_text
 
-        print(help_text(_USAGE))
+        _print(help_text(_USAGE))
         return 0 if words else 1
     if first == "--version":
-        print(f"gem-external {__version__}")
+        _print(f"gem-external {__version__}")
         return 0
     try:
         membership = find_membership(os.environ)
@@ -238,7 +238,7 @@ def _check(argv: Sequence[str]) -> int:
     from relion_external.options import help_text, parse_command_line
 
     if "--help" in argv or "-h" in argv:
-        print(help_text(_USAGE))
+        _print(help_text(_USAGE))
         return 0
     options = None
     try:
@@ -248,7 +248,7 @@ def _check(argv: Sequence[str]) -> int:
         prepare_caches()
         from relion_external.check import check
 
-        print("\n".join(check(options)))
+        _print("\n".join(check(options)))
     except (Exception, KeyboardInterrupt) as error:
         _explain(error, show_origin=options is not None and options.verbose)
         return Outcome.FAILURE.exit_code
@@ -282,6 +282,13 @@ def _leave_marker(markers: ExitMarkers, outcome: Outcome) -> Outcome:
             f"({error.strerror or error}), so RELION will show the job as running: mark it as failed there"
         )
         return outcome if outcome is not Outcome.SUCCESS else Outcome.FAILURE
+
+
+def _print(text: str) -> None:
+    """Write to standard output, whose reader may have seen enough."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, flush=True)
+    forget_closed_streams()
 
 
 def _say(message: str) -> None:

@@ -79,30 +79,39 @@ def find_membership(environment: Mapping[str, str]) -> Membership | None:
     OptionError
         If it says so only in part.
     """
-    if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
-        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        on_machine = int(environment.get("LOCAL_RANK", "0"))
-    elif "SLURM_STEP_ID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        rank, size = int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
-        on_machine = int(environment.get("SLURM_LOCALID", "0"))
+    if "RANK" in environment and _number(environment, "WORLD_SIZE", 1) > 1:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif "SLURM_STEP_ID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return None
+    rank, size, on_machine = (_number(environment, name, 0) for name in names)
+    if rank >= size:
+        raise OptionError(f"{names[0]} is {rank} and {names[1]} is {size} in the environment: expected 0 to {size - 1}")
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing:
         raise OptionError(
-            f"this is process {rank + 1} of {size}, and the environment lacks {' and '.join(missing)}: set"
-            " MASTER_ADDR to the name of the first machine and MASTER_PORT to a free port there, as"
-            " relion_external/templates/slurm.sh does, or start the program with torchrun"
+            f"this is process {rank + 1} of {size}, and the environment lacks {' and '.join(missing)}: set MASTER_ADDR"
+            " to the name of the first machine and MASTER_PORT to a free port there, as"
+            " relion_external/templates/gem-external-nodes.sh does, or start the program with torchrun; for a run of"
+            f" one process, unset {names[1]}"
         )
     return Membership(
         rank,
         size,
         on_machine,
         environment["MASTER_ADDR"],
-        int(environment["MASTER_PORT"]),
+        _number(environment, "MASTER_PORT", 0),
         environment.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true",
         environment.get(_SHARED_THREADS) == "1",
     )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default)).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
+        raise OptionError(f"{name} is '{text}' in the environment: expected a whole number, or nothing of that name")
+    return int(text)
 
 
 @contextlib.contextmanager

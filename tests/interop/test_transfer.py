@@ -50,6 +50,9 @@ EFFECTS = {
     "odd Zernike": Effect((Lens(odd=ODD),), {"odd_zernike": ()}),
     "even Zernike": Effect((Lens(even=EVEN),), {"even_zernike": ()}),
     "magnification": Effect((Lens(magnification=(1.03, 0.01, -0.015, 0.98)),), {"magnification": (1.0, 0.0, 0.0, 1.0)}),
+    "strong magnification": Effect(
+        (Lens(magnification=(1.15, 0.01, -0.015, 0.95)),), {"magnification": (1.0, 0.0, 0.0, 1.0)}
+    ),
     "all of these at M k": Effect(
         (Lens((1.5, -0.8), ODD, EVEN, (1.03, 0.01, -0.015, 0.98)),),
         {"beam_tilt_mrad": (0.0, 0.0), "odd_zernike": (), "even_zernike": (), "magnification": (1.0, 0.0, 0.0, 1.0)},
@@ -78,7 +81,7 @@ def normal_equations(particles: Particles) -> NormalEquations:
     """(b, T) of all particles, white noise assumed."""
     plane = conventions.half_plane(BOX, BOX / 2)
     planes = image_planes(particles, plane)
-    accumulator = Accumulator(plane, np.full(len(plane.kx), BOX**2, dtype=np.float32), 1)
+    accumulator = Accumulator(plane, [np.full(len(one.kx), BOX**2, dtype=np.float32) for one in planes], 1)
     with ImageReader(particles) as reader:
         for batch in stream(particles, reader, np.arange(len(particles)), planes, 200):
             accumulator.add(batch)

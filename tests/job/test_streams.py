@@ -39,3 +39,22 @@ def test_a_whole_run_with_a_closed_stream(project: Project, start: Callable[...,
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert standing_markers(JOB) == ["RELION_JOB_EXIT_SUCCESS"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["check", "--help"], ["--version"]])
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, words: list[str]):
+    """As in ``gem-external --help | head -1``."""
+    program = "import time; time.sleep(0.3); from relion_external.job import main; import sys; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), said) == (0, b"")

@@ -51,6 +51,15 @@ def test_a_meeting_place_that_nobody_named_is_asked_for() -> None:
         find_membership({name: value for name, value in SRUN.items() if not name.startswith("MASTER")})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORLD_SIZE", "x"), ("MASTER_PORT", "abc"), ("RANK", "-1"), ("LOCAL_RANK", "1.5"), ("RANK", "8"), ("RANK", "")],
+)
+def test_what_is_no_place_in_a_team_is_refused_by_its_name(name: str, value: str) -> None:
+    with pytest.raises(OptionError, match=f"{name} is '?{value}"):
+        find_membership(TORCHRUN | {name: value})
+
+
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_shares_are_disjoint_and_complete(size: int) -> None:
     indices = np.arange(7) * 3

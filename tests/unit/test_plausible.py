@@ -133,3 +133,20 @@ def test_a_particles_own_voltage_is_named_with_its_row(tmp_path: Path) -> None:
     project.particles["rlnVoltage"] = [300] * 5 + [300_000]
     with pytest.raises(InputError, match=r"rlnVoltage is 300000 in row 6 of data_particles .*expected kilovolts"):
         project.read()
+
+
+@pytest.mark.parametrize(("axis", "name"), [(0, "rlnAngleRot"), (1, "rlnAngleTilt"), (2, "rlnAnglePsi")])
+def test_angles_without_meaning_are_refused(axis: int, name: str) -> None:
+    particles = usual()
+    angles = particles.euler_angles_deg.copy()
+    angles[4, axis] = 720.0
+    assert plausibility_sentences(dataclasses.replace(particles, euler_angles_deg=angles)) == []
+    angles[4, axis] = -1e300
+    with pytest.raises(InputError, match=rf"{name} is -1e\+300 of particle 5.*expected degrees"):
+        plausibility_sentences(dataclasses.replace(particles, euler_angles_deg=angles))
+
+
+def test_particles_of_both_contrasts_are_told() -> None:
+    assert plausibility_sentences(with_columns(ctf_scale=-1.0)) == []  # all dark, as cryoSPARC may say
+    (sentence,) = plausibility_sentences(spoilt("ctf_scale", 7, -1.0))
+    assert f"negative of 1 of {COUNT} particles" in sentence
