@@ -67,8 +67,9 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
 
 
 def _listen_to_interrupts() -> None:
-    """Tests that a script runs in its background are deaf to SIGINT, and so would be what they start."""
+    """Tests in a script's background are deaf to SIGINT, those under nohup to SIGHUP, and so would be what they start."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
