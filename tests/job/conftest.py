@@ -49,6 +49,11 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relion_external.outputs.write_report", fake.write_report)
 
 
+def names_in(directory: Path) -> set[str]:
+    """What lies in a job directory besides the story of the last run, which every run replaces."""
+    return {path.name for path in directory.iterdir()} - {"gem_progress.jsonl"}
+
+
 def standing_markers(directory: Path) -> list[str]:
     return [name for name in MARKERS if (directory / name).exists()]
 
@@ -67,7 +72,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
 
 
 def _listen_to_interrupts() -> None:
-    """Tests in a script's background are deaf to SIGINT, those under nohup to SIGHUP, and so would be what they start."""
+    """Tests in a background are deaf to SIGINT, those under nohup to SIGHUP, and so would be what they start."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
