@@ -22,6 +22,8 @@ REPORT = "logfile.pdf"
 SETTINGS = "gem_config.json"
 NODES = "RELION_OUTPUT_NODES.star"
 
+PROGRESS = "gem_progress.jsonl"  # of the last run, however it ended: no result
+
 ALL_RESULTS = (
     COMBINED_MAP,
     UNFILTERED_MAP,

@@ -7,19 +7,20 @@ numerical libraries load.
 import contextlib
 import os
 import sys
-import traceback
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_plugin import __version__
-from gem_plugin.errors import GemError, JobAborted, OptionError, OutputError
+from gem_plugin.errors import JobAborted, OptionError, OutputError
 from relion_external import file_names
 from relion_external.caches import prepare_caches
 from relion_external.lock import DirectoryInUseError, DirectoryLock
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
 from relion_external.members import Membership, assist_job, find_membership, membership_of, team_of
+from relion_external.messages import explain, say, warnings_of_libraries_in
 from relion_external.ownership import (
     ForeignDirectoryError,
     is_own_directory,
@@ -32,6 +33,7 @@ from relion_external.partial import (
     remove_abandoned_results,
     remove_partial_results,
 )
+from relion_external.progress_file import BothMonitors, ProgressFile
 from relion_external.streams import forget_closed_streams, make_streams_safe
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         membership = find_membership(os.environ)
     except OptionError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     if membership is not None and membership.rank > 0:
         return assist_job(words, membership)
@@ -88,6 +90,8 @@ def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
     markers = None
     outcome = Outcome.FAILURE
     verbose = False
+    reason = ""
+    log = ProgressFile()
     switch = AbortSwitch()
     with switch.hearing_signals(), warnings.catch_warnings(), DirectoryLock() as lock:
         try:
@@ -105,18 +109,23 @@ def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
             markers = _claim(options.directory, lock)
             _require_safe_directory(options)
             with membership_of(options, argv, membership) as first:
-                outcome = _run_and_watch(options, argv, markers, lock, switch, first)
+                outcome = _run_and_watch(options, argv, markers, lock, switch, first, log)
         except (JobAborted, KeyboardInterrupt) as error:
             outcome = Outcome.ABORTED
-            _say(f"aborted: {error}")
+            reason = f"aborted: {error}"
+            say(reason)
         except (ForeignDirectoryError, DirectoryInUseError) as error:
             markers = None
-            _say(f"error: {error}")
+            reason = f"error: {error}"
+            say(reason)
         except BaseException as error:
             # The one boundary: every error of any kind becomes a sentence, a marker and an exit code.
-            _explain(error, show_origin=verbose)
+            reason = explain(error, show_origin=verbose)
         if markers is not None:
             outcome = _leave_marker(markers, outcome)
+            if not log.is_open:  # the story of an earlier run, if there is one, is not this one's
+                log.open(markers.directory, argv)
+        log.end(outcome, reason)
     forget_closed_streams()
     return outcome.exit_code
 
@@ -141,6 +150,7 @@ def _run_and_watch(
     lock: DirectoryLock,
     switch: AbortSwitch,
     membership: Membership | None,
+    log: ProgressFile,
 ) -> Outcome:
     """Prepare the job directory, then run while listening for the wish to abort."""
     directory = options.directory
@@ -155,16 +165,18 @@ def _run_and_watch(
     if lock.is_held:
         remove_abandoned_results(directory)
     folder = choose_partial_folder(directory)
+    log.open(directory, argv)
 
     def when_stuck(reason: str) -> None:
         remove_partial_results(folder)
         lock.release()
-        _say(f"aborted: {reason}")
+        say(f"aborted: {reason}")
+        log.end(Outcome.ABORTED, f"aborted: {reason}")
 
     switch.attend(markers, when_stuck)
     with switch.watching():
         switch.check()
-        return _run(options, argv, markers, switch, folder, membership)
+        return _run(options, argv, markers, switch, folder, membership, log)
 
 
 def _run(
@@ -174,16 +186,20 @@ def _run(
     switch: AbortSwitch,
     folder: Path,
     membership: Membership | None,
+    log: ProgressFile,
 ) -> Outcome:
     """Read, reconstruct, write; returns with the results in place and the marker of success written."""
-    from relion_external.progress import make_progress
+    from relion_external.progress import duration, make_progress
     from relion_external.startup import announce, command_line, limit_threads, settings_record, within_processors
 
+    started = time.monotonic()
     options, note = within_processors(options)
     if membership is not None:
         options = options.model_copy(update={"n_threads": membership.threads_of(options.n_threads)})
     limit_threads(options.n_threads)
-    monitor = make_progress(verbose=options.verbose, check_abort=switch.check)
+    shown = make_progress(verbose=options.verbose, check_abort=switch.check)
+    monitor = BothMonitors([shown, log])
+    log.settings(options.effective_settings())
     announce(options, argv, monitor)
     if note:
         monitor.note(note)
@@ -196,7 +212,12 @@ def _run(
     from relion_external.nodes import relion_version
     from relion_external.optimiser import resolve_optimiser
 
-    with contextlib.closing(monitor), partial_results(folder), team_of(membership, monitor) as team:
+    with (
+        contextlib.closing(shown),
+        warnings_of_libraries_in(monitor),
+        partial_results(folder),
+        team_of(membership, monitor) as team,
+    ):
         options, refinement_files, told = resolve_optimiser(options)
         for line in told:
             monitor.note(line)
@@ -230,6 +251,7 @@ def _run(
             monitor.note(reconstruction.curve.statement)
             monitor.note(f"Map: {options.directory / file_names.COMBINED_MAP}")
             monitor.note(f"Report: {options.directory / file_names.REPORT}")
+            monitor.note(f"Done in {duration(time.monotonic() - started)}")
             return markers.finish(Outcome.SUCCESS)
 
 
@@ -250,25 +272,9 @@ def _check(argv: Sequence[str]) -> int:
 
         _print("\n".join(check(options)))
     except (Exception, KeyboardInterrupt) as error:
-        _explain(error, show_origin=options is not None and options.verbose)
+        explain(error, show_origin=options is not None and options.verbose)
         return Outcome.FAILURE.exit_code
     return Outcome.SUCCESS.exit_code
-
-
-def _explain(error: BaseException, *, show_origin: bool) -> None:
-    """Tell on standard error what went wrong: one line for what a user can mend, a traceback for our defects."""
-    if isinstance(error, GemError):
-        _say(f"error: {error}")
-    elif isinstance(error, MemoryError):
-        detail = f" ({error})" if str(error) else ""
-        _say(f"error: there is not enough memory{detail}: 'gem-external check' says what is needed; --maxres lowers it")
-    else:
-        kind = type(error).__name__
-        _say(f"error: this is a defect of gem-external, please report it with the lines below: {kind}: {error}")
-        show_origin = True
-    if show_origin:
-        with contextlib.suppress(OSError, ValueError):
-            traceback.print_exception(error)
 
 
 def _leave_marker(markers: ExitMarkers, outcome: Outcome) -> Outcome:
@@ -277,7 +283,7 @@ def _leave_marker(markers: ExitMarkers, outcome: Outcome) -> Outcome:
         markers.directory.mkdir(parents=True, exist_ok=True)
         return markers.finish(outcome)
     except OSError as error:
-        _say(
+        say(
             f"note: the marker {outcome.file_name} cannot be written to {markers.directory} "
             f"({error.strerror or error}), so RELION will show the job as running: mark it as failed there"
         )
@@ -289,12 +295,6 @@ def _print(text: str) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
     forget_closed_streams()
-
-
-def _say(message: str) -> None:
-    """Write one line to standard error."""
-    with contextlib.suppress(OSError, ValueError):
-        print("gem-external:", " ".join(message.split()), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gem_plugin.errors import GemError, OptionError
+from relion_external.messages import explain
 
 if TYPE_CHECKING:
     from gem_plugin.monitor import Monitor
@@ -197,8 +198,8 @@ def assist_job(argv: Sequence[str], membership: Membership) -> int:
         with contextlib.suppress(Exception):
             what = str(error) if isinstance(error, GemError) else f"{type(error).__name__}: {error}"
             team.tell_error(what)
-        if not isinstance(error, GemError):
-            raise
+        if not isinstance(error, GemError | KeyboardInterrupt):
+            explain(error, show_origin=True, where=f"process {membership.rank + 1} of {membership.size}: ")
         return 1
     finally:
         team.close()

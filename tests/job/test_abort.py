@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.job.conftest import JOB, standing_markers
+from tests.job.conftest import JOB, names_in, standing_markers
 from tests.job.project import Project
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -31,7 +31,7 @@ def assert_aborted(process: "subprocess.Popen[str]", reason: str) -> None:
     assert not (JOB / "RELION_JOB_ABORT_NOW").exists()
     assert reason in err
     assert "Traceback" not in err
-    assert {path.name for path in JOB.iterdir()} == {"RELION_JOB_EXIT_ABORTED"}
+    assert names_in(JOB) == {"RELION_JOB_EXIT_ABORTED"}
 
 
 @pytest.mark.parametrize("behaviour", ["patient", "stuck"])

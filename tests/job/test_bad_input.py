@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.job.conftest import JOB, Run
+from tests.job.conftest import JOB, Run, names_in
 from tests.job.project import Project, write_mrc
 
 pytestmark = pytest.mark.usefixtures("_stand_in")
@@ -119,4 +119,4 @@ def test_bad_input(
     assert len(result.err.splitlines()) == len(result.errors) == 1, result.err
     for words in expected:
         assert words in result.errors[0]
-    assert {path.name for path in JOB.iterdir()} == {"RELION_JOB_EXIT_FAILURE"}
+    assert names_in(JOB) == {"RELION_JOB_EXIT_FAILURE"}

@@ -11,7 +11,7 @@ import pytest
 from gem_plugin.errors import OutputError
 from relion_external.file_names import ALL_RESULTS, MASK
 from relion_external.outputs import move_into_place
-from tests.job.conftest import JOB, Run
+from tests.job.conftest import JOB, Run, names_in
 from tests.job.project import Project
 from tests.job.test_abort import assert_aborted, wait_until_busy
 
@@ -48,7 +48,7 @@ def test_a_killed_run_blocks_nobody_and_its_leavings_go(project: Project, start:
     process.communicate()
     assert ".gem_lock" in names(JOB)
     assert run().exit_code == 0
-    assert names(JOB) == {*ALL_RESULTS, "RELION_JOB_EXIT_SUCCESS"}
+    assert names_in(JOB) == {*ALL_RESULTS, "RELION_JOB_EXIT_SUCCESS"}
 
 
 def test_a_disk_without_locks_is_good_enough(project: Project, run: RunJob, monkeypatch: pytest.MonkeyPatch):
