@@ -36,6 +36,7 @@ class PinnedImages:
         self.voxels_per_px = render_box / box
         self.device = session.device
         self.radius_px = box / 2
+        self.n_particles = a_step
         self._makes = DeviceBatches(some_particles(2 * a_step, box), (plane,), session.device)
         self._likelihood = DeviceLikelihood(self.imaging, session.engine)
         self._images = session.pinned(torch.randn(2 * a_step, box, box, device=session.device).half().cpu())

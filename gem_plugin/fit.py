@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gem_plugin.adam import Adam
-from gem_plugin.errors import GemError
+from gem_plugin.divergence import Divergence
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.ops.replicate import Tensors
 
@@ -22,6 +22,7 @@ class DataTerm(Protocol):
 
     voxels_per_px: float  # of the grid on which Gaussians are drawn, a pixel of the particle images
     device: torch.device  # where the Gaussians have to be
+    n_particles: int  # of which the loss is the sum
 
     @property
     def radius_px(self) -> float:
@@ -82,10 +83,6 @@ class FitState:
     gaussians: Callable[[], Gaussians]
 
 
-class DivergedError(GemError):
-    """The fit's loss is no longer a number."""
-
-
 EDGE_PX = 3.0  # centres stay that far inside the box: what lies beyond it, no data would see
 
 
@@ -122,9 +119,10 @@ class GaussianFit:
             settings.quaternion_rate,
             settings.amplitude_rate,
         ]
-        parameters = [self.centres, self.log_scales, self._quaternions, self._softplus_argument]
-        groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters, self._rates, strict=True)]
+        groups = [{"params": [p], "lr": rate} for p, rate in zip(self._parameters(), self._rates, strict=True)]
         self._optimiser = Adam(groups, settings.betas)
+        self._divergence = Divergence(term.n_particles)
+        self._are_finite = torch.ones((), dtype=torch.bool, pin_memory=term.device.type == "cuda")
         self._match_greyscale()
 
     def gaussians(self) -> Gaussians:
@@ -138,28 +136,53 @@ class GaussianFit:
                 self._symmetry,
             )
 
-    def run(self, on_step: OnStep, first_step: int = 0) -> Gaussians:
-        """Take the settings' steps, or those that are left; `on_step` is called after each and may raise to stop."""
+    def run(self, on_step: OnStep, first_step: int = 0, tell: Callable[[str], None] = lambda _: None) -> Gaussians:
+        """Take the settings' steps, or those that are left.
+
+        Where the fit diverges, it goes on from its last good state with smaller steps; steps are counted on.
+
+        Parameters
+        ----------
+        on_step : called after each step; may raise to stop
+        tell : told, once, that the fit diverged
+
+        Raises
+        ------
+        DivergedError
+            If smaller steps do not help.
+        """
         for step in range(first_step, self.settings.n_steps):
-            loss = self._step(step)
+            loss = self._step(step, tell)
             box_size_px = self.term.box_size_at(step, self.settings.schedule_steps)
             on_step(FitState(step + 1, loss, box_size_px, self.gaussians))
+        if not self._finiteness():
+            self._retreat(self.settings.n_steps - 1, "its Gaussians are no longer numbers", tell)
         return self.gaussians()
 
     def state(self) -> list[torch.Tensor]:
         """Copies of all from which the next step follows, for `restore`; where the parameters are."""
-        parameters = (self.centres, self.log_scales, self._quaternions, self._softplus_argument)
-        unit = torch.tensor(self._unit, dtype=torch.float64)
-        return [unit, *(parameter.detach().clone() for parameter in parameters), *self._optimiser.state()]
+        return [*self._own_state(), *self._divergence.state()]
 
-    @torch.no_grad()
     def restore(self, kept: Sequence[torch.Tensor]) -> None:
         """Go back to a `state` of a fit of as many Gaussians."""
-        parameters = (self.centres, self.log_scales, self._quaternions, self._softplus_argument)
+        own = len(self._own_state())
+        self._restore_own(kept[:own])
+        self._divergence.restore(kept[own:], self.term.device)
+        self._note_finiteness()
+
+    def _own_state(self) -> list[torch.Tensor]:
+        unit = torch.tensor(self._unit, dtype=torch.float64)
+        return [unit, *(parameter.detach().clone() for parameter in self._parameters()), *self._optimiser.state()]
+
+    @torch.no_grad()
+    def _restore_own(self, kept: Sequence[torch.Tensor]) -> None:
         self._unit = float(kept[0])
-        for parameter, before in zip(parameters, kept[1:5], strict=True):
+        for parameter, before in zip(self._parameters(), kept[1:5], strict=True):
             parameter.copy_(before)
         self._optimiser.restore(kept[5:])
+
+    def _parameters(self) -> Tensors:
+        return self.centres, self.log_scales, self._quaternions, self._softplus_argument
 
     def _amplitudes(self) -> torch.Tensor:
         return self._unit * torch.nn.functional.softplus(self._softplus_argument)
@@ -180,23 +203,43 @@ class GaussianFit:
         if math.isfinite(scale) and scale > 0:
             self._unit *= scale
 
-    def _step(self, step: int) -> float:
+    def _step(self, step: int, tell: Callable[[str], None]) -> float:
+        while True:
+            self._optimiser.zero_grad(set_to_none=True)
+            loss = self.term.backward(self.unit(), step, self.settings.schedule_steps)
+            # the loss was waited for, and so was what was sent to the host before it
+            trouble = self._divergence.trouble(loss, bool(self._are_finite))
+            if not trouble:
+                break
+            self._retreat(step, trouble, tell)
+        if self._divergence.accept(loss, step):
+            self._divergence.keep(step, self._own_state())
         cosine = 0.5 * (1 + math.cos(math.pi * min(step / self.settings.schedule_steps, 1)))
         factor = self.settings.final_rate + (1 - self.settings.final_rate) * cosine
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
-        self._optimiser.zero_grad(set_to_none=True)
-        loss = self.term.backward(self.unit(), step, self.settings.schedule_steps)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the fit diverged at step {step + 1}: its loss is {loss}; look for extreme pixel values in the"
-                " particle images, or give fewer --n_gaussians"
-            )
+            group["lr"] = rate * factor * self._divergence.slower
         self._optimiser.step()
         with torch.no_grad():
             self.centres.clamp_(-self._reach_px, self._reach_px)
             self.log_scales.clamp_(math.log(self._smallest_scale_px), math.log(self.settings.largest_scale_px))
+        self._note_finiteness()
         return loss
+
+    def _retreat(self, step: int, trouble: str, tell: Callable[[str], None]) -> None:
+        state, sentence = self._divergence.retreat(step, trouble)
+        if sentence:
+            tell(sentence)
+        self._restore_own(state)
+        self._note_finiteness()
+
+    def _note_finiteness(self) -> None:
+        """Send word to the host, without waiting for the device: engines draw nothing for what is no number."""
+        self._are_finite.copy_(self._finiteness(), non_blocking=True)
+
+    @torch.no_grad()
+    def _finiteness(self) -> torch.Tensor:
+        """Whether all parameters are numbers, where they are."""
+        return torch.stack([torch.isfinite(parameter).all() for parameter in self._parameters()]).all()
 
 
 def _copied(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -258,7 +258,7 @@ def _plan_steps(half: HalfData, generator: np.random.Generator) -> StepPlan:
         settings = _settings(run.config, steps, steps)
         fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         with contextlib.suppress(_EnoughError):
-            fit.run(on_step)
+            fit.run(on_step, tell=lambda sentence: run.monitor.warn(f"{half.name}: {sentence}"))
     return StepPlan(choice.for_the_half(steps), steps, choice)
 
 
@@ -290,7 +290,8 @@ def _fit(
     with data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
         for _ in range(n_fits):
             start = half.place(generator)
-            fits.append(GaussianFit(term, start, settings, double=half.run.engine == "reference").run(on_step))
+            fit = GaussianFit(term, start, settings, double=half.run.engine == "reference")
+            fits.append(fit.run(on_step, tell=lambda sentence: monitor.warn(f"{half.name}: {sentence}")))
     n = len(losses)
     counts = np.full(n, n_fits * half.n_gaussians)
     history = FitHistory(np.arange(1, n + 1), np.array(losses), np.array(boxes), np.full(n, np.nan), counts)

@@ -6,8 +6,9 @@ import pytest
 from gem_plugin import conventions
 from gem_plugin.collapsed_term import CollapsedTerm
 from gem_plugin.dataset import fourier_batch
+from gem_plugin.divergence import DivergedError
 from gem_plugin.errors import JobAborted
-from gem_plugin.fit import DivergedError, FitSettings, FitState, GaussianFit, stochastic_settings
+from gem_plugin.fit import FitSettings, FitState, GaussianFit, stochastic_settings
 from gem_plugin.fsc import fourier_shell_correlation
 from gem_plugin.gaussians.start import place_gaussians, start_density
 from gem_plugin.io.optics_table import OpticsGroup
