@@ -14,6 +14,7 @@ from gem_plugin.half import (
 )
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import SilentMonitor
+from gem_plugin.ops import engines
 from gem_plugin.reconstruction import HalfResult
 from gem_plugin.run import Run
 
@@ -38,10 +39,17 @@ def process_halves(particles: Particles, run: Run) -> tuple[HalfResult, HalfResu
         If the monitor was asked to end the run.
     TeamError
         If another member ended.
+    GpuMemoryError
+        If a GPU has no room.
     """
+    with engines.memory_explained(run.engine):
+        if run.team.size == 1:
+            return process_half(particles, 1, run), process_half(particles, 2, run)
+        return _by_a_team(particles, run)
+
+
+def _by_a_team(particles: Particles, run: Run) -> tuple[HalfResult, HalfResult] | None:
     team = run.team
-    if team.size == 1:
-        return process_half(particles, 1, run), process_half(particles, 2, run)
     kept = SilentMonitor()  # what a member other than 0 has to say waits until it is asked
     own = run if team.rank == 0 else replace(run, monitor=kept)
     fitted: dict[int, FittedHalf] = {}

@@ -1,5 +1,6 @@
 """Which engine runs: the name that a user gave -> the engine that is used, and why."""
 
+import contextlib
 import re
 
 import torch
@@ -91,3 +92,12 @@ def device_of(engine: str) -> torch.device:
 def uses_cuda_kernels(engine: str) -> bool:
     """Whether an engine runs the kernels of the `cuda` folder."""
     return engine.split(":")[0] == "cuda"
+
+
+def memory_explained(engine: str) -> contextlib.AbstractContextManager[None]:
+    """Turn what a full GPU makes torch say into a GpuMemoryError that says how full it is."""
+    if not uses_cuda_kernels(engine):
+        return contextlib.nullcontext()
+    from gem_plugin.ops import cupy_cuda  # where a GPU is used, and nowhere else
+
+    return cupy_cuda.memory_explained(device_of(engine).index or 0)

@@ -314,3 +314,11 @@ def test_engines_that_do_not_exist_or_use_no_gpu_are_refused() -> None:
 def test_where_an_engines_tensors_live() -> None:
     expected = {"cpu": "cpu", "reference": "cpu", "cuda": "cuda:0", "cuda:1": "cuda:1"}
     assert {name: str(engines.device_of(name)) for name in expected} == expected
+
+
+@pytest.mark.usefixtures("cupy")
+def test_a_full_gpu_is_explained_whatever_torch_was_at() -> None:
+    with pytest.raises(GpuMemoryError, match=r"GPU 1 .* is out of memory"), engines.memory_explained("cuda:1"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(torch.OutOfMemoryError), engines.memory_explained("cpu"):
+        raise torch.OutOfMemoryError("not ours to explain")
