@@ -21,6 +21,7 @@ from gem_plugin.normal_equations import NormalEquations, sum_of
 from gem_plugin.run import Run
 from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
+from gem_plugin.unusable import refuse_unusable_sums
 
 Map = NDArray[np.floating[Any]]
 
@@ -153,6 +154,7 @@ def _accumulate(
                 run.monitor.advance(min((before + done) * run.team.size, total))
 
             passes.append(accumulate(particles, readers, own, planes, noise_power, run, on_progress))
+            refuse_unusable_sums(passes[-1].equations, particles, readers, own, planes)
             of_kinds.append(replace(passes[-1].equations, n_particles=len(chosen)))
         sums.append(of_kinds)
     run.monitor.advance(total)

@@ -17,6 +17,7 @@ PHASE_PLATE_DEG = 20.0
 LARGEST_ASTIGMATISM = 0.5  # of the defocus, of most particles
 LARGEST_PHASE_SHIFT_DEG = 1000.0
 LARGEST_ANGLE_DEG = 1e5  # beyond which a float's digits no longer tell a degree from another
+LARGEST_SHIFT = 100.0  # box edges
 LARGEST_SCALE = 1000.0
 LARGEST_GAIN = 20.0  # logarithm of what a negative B-factor multiplies amplitudes by at Nyquist
 USUAL_BFACTOR = 2000.0  # square Angstrom, beyond which nothing is left at 7 Angstrom
@@ -37,7 +38,7 @@ def plausibility_sentences(particles: Particles) -> list[str]:
     has_ctf = np.array([group.ctf_state != "corrected" for group in particles.optics_groups])
     rows = np.flatnonzero(has_ctf[particles.group_of_particle])
     sentences = []
-    _refuse_angles(particles)
+    _refuse_poses(particles)
     if len(rows):
         _refuse_columns(particles, rows)
         sentences = [*_of_defocus(particles, rows), *_of_phase_and_envelope(particles, rows)]
@@ -47,12 +48,16 @@ def plausibility_sentences(particles: Particles) -> list[str]:
     return sentences
 
 
-def _refuse_angles(particles: Particles) -> None:
+def _refuse_poses(particles: Particles) -> None:
     expected = f"expected degrees, at most {LARGEST_ANGLE_DEG:g}; mend it, or take the particle out"
     for column, angles in zip(
         ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), particles.euler_angles_deg.T, strict=True
     ):
         _refuse_where(particles, np.flatnonzero(np.abs(angles) > LARGEST_ANGLE_DEG), column, angles, expected)
+    edges = np.array([group.edge_in_angstroms for group in particles.optics_groups])[particles.group_of_particle]
+    expected = "expected Angstrom, within the box; mend it, or take the particle out"
+    for column, shifts in zip(("rlnOriginXAngst", "rlnOriginYAngst"), particles.shifts_in_angstroms.T, strict=True):
+        _refuse_where(particles, np.flatnonzero(np.abs(shifts) > LARGEST_SHIFT * edges), column, shifts, expected)
 
 
 def _refuse_columns(particles: Particles, rows: NDArray[np.int64]) -> None:
@@ -71,6 +76,9 @@ def _refuse_columns(particles: Particles, rows: NDArray[np.int64]) -> None:
     shift, scale, bfactor = particles.phase_shift_deg, particles.ctf_scale, particles.ctf_bfactor_in_angstroms2
     expected = f"expected degrees, at most {LARGEST_PHASE_SHIFT_DEG:g}; {remedy}"
     _refuse_where(particles, rows[np.abs(shift[rows]) > LARGEST_PHASE_SHIFT_DEG], "rlnPhaseShift", shift, expected)
+    angle = particles.defocus_angle_deg
+    expected = f"expected degrees, at most {LARGEST_ANGLE_DEG:g}; {remedy}"
+    _refuse_where(particles, rows[np.abs(angle[rows]) > LARGEST_ANGLE_DEG], "rlnDefocusAngle", angle, expected)
     is_bad = np.abs(scale[rows]) > LARGEST_SCALE if scale[rows].any() else np.ones(len(rows), dtype=bool)
     expected = f"expected a factor near 1, at most {LARGEST_SCALE:g}, and not 0 of all; {remedy}"
     _refuse_where(particles, rows[is_bad], "rlnCtfScalefactor", scale, expected)

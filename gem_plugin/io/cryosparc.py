@@ -116,7 +116,12 @@ def _check_fields(path: Path, fields: Fields) -> None:
             and name in {*NEEDED, *ABERRATIONS}
             and not np.isfinite(values).all()
         ):
-            raise InputError(f"{path}: {name} has values that are no finite numbers. Take those particles out.")
+            row = int(np.flatnonzero(~np.isfinite(values.reshape(n_particles, -1)).all(axis=1))[0])
+            stack = _text(fields["blob/path"][row]).removeprefix(">")
+            raise InputError(
+                f"{path}: {name} has values that are no finite numbers, first of particle {row + 1} (image "
+                f"{fields['blob/idx'][row] + 1} of {stack}). Take those particles out."
+            )
     for name, width in (("alignments3D/pose", 3), ("alignments3D/shift", 2), ("blob/shape", 2)):
         if fields[name].shape != (n_particles, width):
             raise InputError(f"{path}: {name} has the shape {fields[name].shape}; expected {(n_particles, width)}.")

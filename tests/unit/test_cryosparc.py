@@ -179,7 +179,11 @@ def test_an_unsplit_refinement_has_no_half_sets(project: CsProject) -> None:
     [
         ("ctf/tilt_A", 1.0, "aberrations of Global CTF Refinement (ctf/tilt_A)"),
         ("ctf/anisomag", 0.01, "aberrations of Global CTF Refinement (ctf/anisomag)"),
-        ("alignments3D/pose", np.nan, "alignments3D/pose has values that are no finite numbers"),
+        (
+            "alignments3D/pose",
+            np.nan,
+            "alignments3D/pose has values that are no finite numbers, first of particle 3 (image ",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_refused(project: CsProject, field: str, value: float, words: str) -> None:

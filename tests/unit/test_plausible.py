@@ -59,6 +59,7 @@ def test_usual_values_are_not_told() -> None:
         (spoilt(V, 7, -2e6), ("rlnDefocusV is -2e+06 of particle 8", "take the particle out")),
         (spoilt("phase_shift_deg", 7, 5157.0), ("rlnPhaseShift is 5157 of particle 8", "expected degrees")),
         (spoilt("ctf_scale", 7, -1e5), ("rlnCtfScalefactor is -100000 of particle 8", "near 1")),
+        (spoilt("defocus_angle_deg", 7, 1e308), ("rlnDefocusAngle is 1e+308 of particle 8", "expected degrees")),
         (with_columns(ctf_scale=0.0), ("rlnCtfScalefactor is 0 of particle 1", "not 0 of all")),
         (spoilt("ctf_bfactor_in_angstroms2", 7, -3000.0), ("rlnCtfBfactor is -3000 of particle 8", "square Angstrom")),
         (with_optics(beam_tilt_mrad=(0.0, 4000.0)), ("rlnBeamTiltX", "group one", "radians", "in mrad")),
@@ -144,6 +145,18 @@ def test_angles_without_meaning_are_refused(axis: int, name: str) -> None:
     angles[4, axis] = -1e300
     with pytest.raises(InputError, match=rf"{name} is -1e\+300 of particle 5.*expected degrees"):
         plausibility_sentences(dataclasses.replace(particles, euler_angles_deg=angles))
+
+
+@pytest.mark.parametrize(("axis", "name"), [(0, "rlnOriginXAngst"), (1, "rlnOriginYAngst")])
+def test_shifts_without_meaning_are_refused(axis: int, name: str) -> None:
+    """A particle that was moved out of its box is told elsewhere; 1e300 is no place."""
+    particles = usual()
+    shifts = particles.shifts_in_angstroms.copy()
+    shifts[4, axis] = -10 * particles.optics.edge_in_angstroms
+    assert plausibility_sentences(dataclasses.replace(particles, shifts_in_angstroms=shifts)) == []
+    shifts[4, axis] = -1e300
+    with pytest.raises(InputError, match=rf"{name} is -1e\+300 of particle 5.*expected Angstrom"):
+        plausibility_sentences(dataclasses.replace(particles, shifts_in_angstroms=shifts))
 
 
 def test_particles_of_both_contrasts_are_told() -> None:
