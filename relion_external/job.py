@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_plugin import __version__
-from gem_plugin.errors import JobAborted, OptionError, OutputError
+from gem_plugin.errors import GemError, JobAborted, OptionError, OutputError
 from relion_external import file_names
 from relion_external.caches import prepare_caches
-from relion_external.lock import DirectoryInUseError, DirectoryLock
+from relion_external.guardian import Guardian
+from relion_external.lock import LOCK_NAME, DirectoryInUseError, DirectoryLock
 from relion_external.markers import AbortSwitch, ExitMarkers, Outcome
 from relion_external.members import Membership, assist_job, find_membership, membership_of, team_of
 from relion_external.messages import explain, say, warnings_of_libraries_in
@@ -93,23 +94,23 @@ def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
     reason = ""
     log = ProgressFile()
     switch = AbortSwitch()
-    with switch.hearing_signals(), warnings.catch_warnings(), DirectoryLock() as lock:
+    with switch.hearing_signals(), warnings.catch_warnings(), DirectoryLock() as lock, Guardian() as guardian:
         try:
             # Not before the signals are heard: this takes a while.
             from relion_external.options import find_output_directory, parse_command_line
 
             directory = find_output_directory(argv)
             if directory is not None:
-                markers = _claim(directory, lock)
+                markers = _claim(directory, lock, switch)
                 require_own_directory(directory)
             options = parse_command_line(argv)
             verbose = options.verbose
             if not verbose:  # what is wrong with the data is told in one clear line
                 warnings.simplefilter("ignore", RuntimeWarning)
-            markers = _claim(options.directory, lock)
+            markers = _claim(options.directory, lock, switch)
             _require_safe_directory(options)
             with membership_of(options, argv, membership) as first:
-                outcome = _run_and_watch(options, argv, markers, lock, switch, first, log)
+                outcome = _run_and_watch(options, argv, markers, lock, guardian, switch, first, log)
         except (JobAborted, KeyboardInterrupt) as error:
             outcome = Outcome.ABORTED
             reason = f"aborted: {error}"
@@ -120,6 +121,8 @@ def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
             say(reason)
         except BaseException as error:
             # The one boundary: every error of any kind becomes a sentence, a marker and an exit code.
+            if switch.reason is not None and isinstance(error, GemError):  # what was asked to end may end so
+                outcome, error = Outcome.ABORTED, JobAborted(f"{switch.reason} ({error})")
             reason = explain(error, show_origin=verbose)
         if markers is not None:
             outcome = _leave_marker(markers, outcome)
@@ -130,12 +133,12 @@ def run_job(argv: Sequence[str], membership: Membership | None = None) -> int:
     return outcome.exit_code
 
 
-def _claim(directory: Path, lock: DirectoryLock) -> ExitMarkers:
+def _claim(directory: Path, lock: DirectoryLock, switch: AbortSwitch) -> ExitMarkers:
     """Make sure that markers may be written to the directory: it is not another job's, and no other run is in it."""
     if not is_own_directory(directory):
         require_own_directory(directory)  # before anything else: not even a lock may be left in another's
-    lock.take(directory)
-    return ExitMarkers(directory)
+    lock.take(directory, switch.check)
+    return ExitMarkers(directory, lock.turn_into)
 
 
 def _require_safe_directory(options: "JobOptions") -> None:
@@ -148,6 +151,7 @@ def _run_and_watch(
     argv: Sequence[str],
     markers: ExitMarkers,
     lock: DirectoryLock,
+    guardian: Guardian,
     switch: AbortSwitch,
     membership: Membership | None,
     log: ProgressFile,
@@ -165,6 +169,7 @@ def _run_and_watch(
     if lock.is_held:
         remove_abandoned_results(directory)
     folder = choose_partial_folder(directory)
+    guardian.guard(directory / LOCK_NAME, folder)
     log.open(directory, argv)
 
     def when_stuck(reason: str) -> None:

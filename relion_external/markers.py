@@ -15,8 +15,12 @@ from pathlib import Path
 from types import FrameType
 
 from gem_plugin.errors import JobAborted
+from gem_plugin.io.atomic import sync_folder
 
 ABORT_REQUEST = "RELION_JOB_ABORT_NOW"
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What queueing systems send some time before they end a job: SLURM, Grid Engine, limits of processor time.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 _CLOCKS_DIFFER_BY_SECONDS = 1.0  # a file's time is kept more coarsely, and on network disks by another machine
 
 
@@ -52,10 +56,16 @@ class Outcome(Enum):
 
 
 class ExitMarkers:
-    """The markers of one job directory. At most one of them stands at any time."""
+    """The markers of one job directory. At most one of them stands at any time.
 
-    def __init__(self, directory: Path) -> None:
+    Parameters
+    ----------
+    make_without_room : makes an empty file of that path where the disk has no room for another; may raise OSError
+    """
+
+    def __init__(self, directory: Path, make_without_room: Callable[[Path], None] | None = None) -> None:
         self.directory = directory
+        self._make_without_room = make_without_room
         self._lock = threading.RLock()
         self.outcome: Outcome | None = None  # how this run ended, once it has
 
@@ -94,9 +104,22 @@ class ExitMarkers:
         with self._lock:
             if self.outcome is None:
                 self.clear()
-                (self.directory / outcome.file_name).touch()
+                self._make(self.directory / outcome.file_name)
                 self.outcome = outcome
             return self.outcome
+
+    def _make(self, path: Path) -> None:
+        try:
+            path.touch()
+        except OSError as error:
+            if self._make_without_room is None:
+                raise
+            try:
+                self._make_without_room(path)
+            except OSError:
+                raise error from None
+        with contextlib.suppress(OSError):  # it stands; only a crash of the machine could take it away again
+            sync_folder(self.directory)
 
 
 class AbortSwitch:
@@ -105,6 +128,11 @@ class AbortSwitch:
     A signal handler and a thread that looks for RELION's abort request set a flag; the computation asks for it with
     `check`. Should it not ask for `grace_in_seconds`, because it is inside one long call of a numerical library, the
     thread calls `when_stuck` and ends the process.
+
+    A run that keeps checkpoints says so with `keep_state_first`. A queueing system's warning, which comes some time
+    before the end, then leaves it `state_grace_in_seconds` to keep one more: `wants_state` tells it to, and
+    `state_was_kept` ends the run. Without checkpoints a warning ends the run like any other signal, because on some
+    clusters nothing but the kill follows, and that could not leave a marker.
     """
 
     def __init__(
@@ -113,13 +141,17 @@ class AbortSwitch:
         *,
         when_stuck: Callable[[str], None] = lambda reason: None,
         grace_in_seconds: float = 3.0,
+        state_grace_in_seconds: float = 20.0,
         poll_in_seconds: float = 1.0,
     ) -> None:
         self._markers = markers or ExitMarkers(Path())
         self._when_stuck = when_stuck
         self._grace_in_seconds = grace_in_seconds
+        self._state_grace_in_seconds = state_grace_in_seconds
         self._poll_in_seconds = poll_in_seconds
         self._reason: str | None = None
+        self._keeps_state = False
+        self._warning: str | None = None
         self._ended = threading.Event()
 
     def check(self) -> None:
@@ -140,6 +172,25 @@ class AbortSwitch:
     def request(self, reason: str) -> None:
         """Ask the run to end. The first reason is kept."""
         self._reason = self._reason or reason
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run was asked to end; None as long as it was not."""
+        return self._reason
+
+    def keep_state_first(self) -> None:
+        """Say that the run looks at `wants_state` and keeps checkpoints."""
+        self._keeps_state = True
+
+    @property
+    def wants_state(self) -> bool:
+        """Whether to keep a checkpoint now and call `state_was_kept`, because the end was announced."""
+        return self._warning is not None and self._reason is None
+
+    def state_was_kept(self) -> None:
+        """End the run if its end was announced: what it has done is safe."""
+        if self._warning is not None:
+            self.request(self._warning)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -174,7 +225,7 @@ class AbortSwitch:
         if threading.current_thread() is not threading.main_thread():
             return {}
         previous = {}
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+        for number in (*ENDS, *WARNINGS):
             handler = signal.getsignal(number)
             if number in (signal.SIGINT, signal.SIGHUP) and handler is signal.SIG_IGN:
                 continue
@@ -183,13 +234,21 @@ class AbortSwitch:
         return previous
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.request(f"ended by signal {signal.Signals(number).name}")
+        reason = f"ended by signal {signal.Signals(number).name}"
+        if number in WARNINGS and self._keeps_state:
+            self._warning = self._warning or reason
+        else:
+            self.request(reason)
 
     def _watch(self) -> None:
         """Poll the abort request; after one, wait for the run to end, and end the process if it does not."""
-        deadline = None
+        deadline = state_deadline = None
         while not self._ended.wait(self._poll_in_seconds):
             self._look()
+            if self._warning is not None:
+                state_deadline = state_deadline or time.monotonic() + self._state_grace_in_seconds
+                if time.monotonic() >= state_deadline:
+                    self.request(self._warning)
             if self._reason is None:
                 continue
             deadline = deadline or time.monotonic() + self._grace_in_seconds

@@ -11,6 +11,7 @@ from pathlib import Path
 from gem_plugin.errors import OutputError
 from gem_plugin.gaussians.mmcif import save_mmcif
 from gem_plugin.gaussians.storage import save_gaussians
+from gem_plugin.io.atomic import sync_file, sync_folder
 from gem_plugin.io.maps import write_map
 from gem_plugin.io.particles import Particles, write_particles
 from gem_plugin.reconstruction import Map, Reconstruction
@@ -54,7 +55,7 @@ def write_results(
     command: str,
     mask_was_given: bool,
 ) -> None:
-    """Write every result into `folder`, named and listed as it will stand in the job directory.
+    """Write every result into `folder`, named and listed as it will stand in the job directory, and see it on disk.
 
     Raises
     ------
@@ -74,6 +75,8 @@ def write_results(
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         table = nodes.node_table(directory, _nodes(mask_was_given=mask_was_given), version)
         (folder / NODES).write_text(table, encoding="utf-8")
+        for path in folder.iterdir():
+            sync_file(path)
     except OSError as error:
         raise OutputError(_cannot_write(directory, error)) from error
 
@@ -104,6 +107,7 @@ def move_into_place(folder: Path, directory: Path, *, mask_was_given: bool) -> N
             os.replace(folder / name, directory / name)
         if MASK not in names:
             (directory / MASK).unlink(missing_ok=True)
+        sync_folder(directory)
     except OSError as error:
         raise OutputError(_cannot_write(directory, error)) from error
 
