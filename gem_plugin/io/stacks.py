@@ -111,6 +111,8 @@ def _checked_shape(path: Path, table: StarTable, row: int) -> tuple[int, int]:
             f"{path} does not exist or cannot be reached, but {table.path} needs it for {table.row_name(row)}. "
             "Image names are relative to the RELION project directory: run from there."
         )
+    if not os.path.isfile(path):  # a pipe would be waited for, a device read without an end
+        raise InputError(f"{path} is no file, but {table.path} names it as the stack of {table.row_name(row)}.")
     file = open_stack(path)
     file.close()
     if file.n_columns != file.n_rows:
