@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gem_plugin.errors import InputError
 from gem_plugin.io.particles import Particles
-from gem_plugin.io.stack_files import StackFile, open_stack
+from gem_plugin.io.stack_files import StackFile, file_stamp, open_stack
 
 LARGEST_PIXEL = 1e12  # squares and sums of larger ones leave float32
 MAX_OPEN_FILES = 32  # far below any limit of the system, enough for the locality of a particle table
@@ -147,6 +147,13 @@ class ImageReader:
             raise InputError(
                 f"{file.path} holds images of {file.n_columns} x {file.n_rows} pixels; expected "
                 f"{box_size_px} x {box_size_px}: the stack was changed during the run."
+            )
+        stamps = self._particles.stack_stamps
+        if stamps and file_stamp(file.path) != stamps[stack]:
+            file.close()
+            raise InputError(
+                f"{file.path} was changed or replaced during the run, so the results would be of neither file: run the "
+                "job again when the stack is complete."
             )
         self._open[stack] = file
         return file

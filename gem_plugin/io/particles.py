@@ -16,6 +16,7 @@ from gem_plugin.io.model_star import read_refinement_record
 from gem_plugin.io.mtf import DetectorResponse, read_detector_responses
 from gem_plugin.io.optics_table import OpticsGroup, of_particle_or_group, read_optics_groups, told_boxes_px, used_rows
 from gem_plugin.io.refinement_files import RefinementFiles
+from gem_plugin.io.stack_files import FileStamp, file_stamp
 from gem_plugin.io.stacks import locate_images
 from gem_plugin.io.star import StarTable, write_tables
 from gem_plugin.io.supported import refuse_other_kinds
@@ -52,6 +53,7 @@ class Particles:
     detector_responses: tuple[DetectorResponse, ...] = ()  # MTF of each optics group, where they differ
     group_scale: NDArray[np.float64] | None = None  # [n] of the signal in each image; None: 1
     norm_factor: NDArray[np.float64] | None = None  # [n] what each image is multiplied by; None: 1
+    stack_stamps: tuple[FileStamp, ...] = ()  # of each stack when the table was read; empty: any file will do
 
     def __len__(self) -> int:
         return len(self.half_set)
@@ -135,6 +137,7 @@ def read_particles(
         half_set=half_set,
         half_sets_are_refined=is_refined,
         stack_paths=locations.stack_paths,
+        stack_stamps=tuple(map(file_stamp, locations.stack_paths)),
         stack_of_particle=locations.stack_of_particle,
         image_in_stack=locations.image_in_stack,
         detector_responses=read_detector_responses(optics_groups, project_directory),

@@ -14,6 +14,24 @@ from gem_plugin.io.tiff_stack import TiffStack
 TIFF_SUFFIXES = (".tif", ".tiff")  # RELION goes by the name, too; every other name is taken for MRC
 
 
+FileStamp = tuple[int, int]  # size in bytes, time of the last change in ns
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """By which a file that was written again or replaced is told from the one that was there before.
+
+    Raises
+    ------
+    InputError
+        If it cannot be looked at.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return found.st_size, found.st_mtime_ns
+
+
 class StackFile(Protocol):
     """An open stack of images of one size."""
 

@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +179,8 @@ def test_a_stack_that_shrinks_or_vanishes_during_the_run_is_noticed(project: Sma
     with ImageReader(particles) as reader, pytest.raises(InputError, match="is truncated"):
         reader.read(np.array([0]))
     write_mrc(path, np.zeros((2, BOX_SIZE_PX, BOX_SIZE_PX)))
-    with ImageReader(particles) as reader, pytest.raises(InputError, match="holds 2 images, but image 3 is needed"):
+    unstamped = replace(particles, stack_stamps=())
+    with ImageReader(unstamped) as reader, pytest.raises(InputError, match="holds 2 images, but image 3 is needed"):
         reader.read(np.array([0]))
     write_mrc(path, np.zeros((3, 10, 10)))
     with ImageReader(particles) as reader, pytest.raises(InputError, match="10 x 10 pixels; expected 8 x 8"):
@@ -186,6 +188,22 @@ def test_a_stack_that_shrinks_or_vanishes_during_the_run_is_noticed(project: Sma
     path.unlink()
     with ImageReader(particles) as reader, pytest.raises(InputError, match="cannot be read: No such file"):
         reader.read(np.array([0]))
+
+
+def test_a_stack_of_the_same_size_that_replaces_another_is_noticed(project: SmallProject) -> None:
+    """Half of the images of one file and half of another's make a map of nothing."""
+    particles = project.read()
+    path = project.root / STACKS[0]
+    with ImageReader(particles) as reader:
+        before = reader.read(np.array([0]))
+        write_mrc(project.root / "other.mrcs", -project.stacks[STACKS[0]])
+        os.replace(project.root / "other.mrcs", path)
+        np.testing.assert_array_equal(reader.read(np.array([0])), before)  # the open file is the old one
+        reader.close()
+        with pytest.raises(InputError, match=rf"{path} was changed or replaced during the run"):
+            reader.read(np.array([0]))
+    with ImageReader(project.read()) as reader:
+        np.testing.assert_array_equal(reader.read(np.array([0])), -before)
 
 
 @pytest.mark.parametrize(
