@@ -1,6 +1,7 @@
 """One pass over some particles: the arrays b and T of their images, where the engine works."""
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +83,14 @@ def _accumulate(
     accumulator = Accumulator(run.plane, noise_power, run.n_threads, run.render_box_px, engine=run.engine)
     rows, digests = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.uint64)]
     done = 0
-    for batch in _batches(particles, readers, indices, planes, run, at_once):
-        accumulator.add(batch)
-        rows.append(batch.indices)
-        digests.append(batch.digests)
-        done += len(batch.indices)
-        on_progress(done)
+    # closed at once, whatever ends the loop: the readers of the threads that read ahead are closed soon
+    with contextlib.closing(_batches(particles, readers, indices, planes, run, at_once)) as batches:
+        for batch in batches:
+            accumulator.add(batch)
+            rows.append(batch.indices)
+            digests.append(batch.digests)
+            done += len(batch.indices)
+            on_progress(done)
     return Pass(accumulator.finish(), np.concatenate(rows), np.concatenate(digests))
 
 
@@ -104,7 +107,7 @@ def _batches(
     planes: Sequence[HalfPlane],
     run: Run,
     at_once: int,
-) -> Iterator[FourierBatch | DeviceBatch]:
+) -> Generator[FourierBatch | DeviceBatch, None, None]:
     if engines.uses_cuda_kernels(run.engine):
         device = engines.device_of(run.engine)
         yield from stream_to_device(particles, readers, indices, planes, at_once, device, run.n_threads)

@@ -131,10 +131,13 @@ def read_ahead(
     load: Callable[[NDArray[np.int64]], Item], chunks: list[NDArray[np.int64]], n_threads: int = 1
 ) -> Iterator[Item]:
     """Yield ``load(chunk)`` for each chunk in order, read ahead of the consumer by other threads, a chunk by each."""
-    with ThreadPoolExecutor(max_workers=n_threads) as workers:
+    workers = ThreadPoolExecutor(max_workers=n_threads)
+    try:
         waiting = deque(workers.submit(load, chunk) for chunk in chunks[:n_threads])
         for following in [*chunks[n_threads:], *([None] * len(waiting))]:
             item = waiting.popleft().result()
             if following is not None:
                 waiting.append(workers.submit(load, following))
             yield item
+    finally:
+        workers.shutdown(wait=True, cancel_futures=True)

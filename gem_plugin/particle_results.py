@@ -1,6 +1,7 @@
 """What the finished Gaussians say of each particle and of each group of particles of one half set."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,16 @@ def particle_results(
     sums = _ShellSums(len(names), plane.box_size_px // 2 + 1)
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
     done = 0
-    with ReaderPool(particles) as readers:
-        own = team.share(read_order(particles, indices))
-        for batch, fitted, left in _compared(
-            whole, particles, readers, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
-        ):
+    own = team.share(read_order(particles, indices))
+    with (
+        ReaderPool(particles) as readers,
+        contextlib.closing(  # before the readers of the threads that read ahead
+            _compared(
+                whole, particles, readers, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
+            )
+        ) as compared,
+    ):
+        for batch, fitted, left in compared:
             scale[batch.indices] = fitted
             residual[batch.indices] = left.sum(axis=1) / batch.plane.weight.sum()
             sums.add(left, batch.plane, group_of[batch.indices])
@@ -98,7 +104,7 @@ def _compared(
     engine: str,
     n_threads: int,
     n_shells: int,
-) -> Iterator[tuple[FourierBatch | DeviceBatch, NDArray[np.float64], NDArray[np.float64]]]:
+) -> Generator[tuple[FourierBatch | DeviceBatch, NDArray[np.float64], NDArray[np.float64]], None, None]:
     """Batch after batch of particles and what `_compare` says of it, by the engine's own means."""
     if engines.uses_cuda_kernels(engine):
         likelihood = DeviceLikelihood(imaging, engine)

@@ -10,6 +10,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from relion_external.options import JobOptions
 
 _SHARED_THREADS = "GEM_EXTERNAL_SHARED_THREADS"
+_STARTED_BY = "GEM_EXTERNAL_STARTED_BY"
 _PATIENCE_S = 10.0  # for a process that was asked to end
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Membership:
     port: int
     has_meeting_place: bool = False  # something else (torchrun) listens there already
     shares_threads: bool = False  # --j counts the threads of all processes, not of each
+    started_by: int = 0  # the process whose end is to be this one's, too; 0: something else sees to that
 
     def threads_of(self, n_threads: int) -> int:
         """Threads of this process where so many were asked for."""
@@ -51,6 +56,7 @@ class Membership:
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(self.port),
             _SHARED_THREADS: "1" if self.shares_threads else "",
+            _STARTED_BY: str(self.started_by),
         }
 
     def join(self) -> "DistributedTeam":
@@ -105,6 +111,7 @@ def find_membership(environment: Mapping[str, str]) -> Membership | None:
         _number(environment, "MASTER_PORT", 0),
         environment.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true",
         environment.get(_SHARED_THREADS) == "1",
+        _number(environment, _STARTED_BY, 0),
     )
 
 
@@ -129,7 +136,7 @@ def start_members(argv: Sequence[str], size: int) -> Iterator[Membership]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = Membership(0, size, 0, "127.0.0.1", port, shares_threads=True)
+    own = Membership(0, size, 0, "127.0.0.1", port, shares_threads=True, started_by=os.getpid())
     command = [sys.executable, "-m", "relion_external.job", *argv]
     others = []
     try:
@@ -185,6 +192,8 @@ def assist_job(argv: Sequence[str], membership: Membership) -> int:
     from relion_external.options import parse_command_line
     from relion_external.startup import limit_threads, within_processors
 
+    if membership.started_by:
+        _end_with(membership.started_by)
     try:
         options, _ = within_processors(parse_command_line(argv))
     except GemError:
@@ -204,6 +213,17 @@ def assist_job(argv: Sequence[str], membership: Membership) -> int:
     finally:
         team.close()
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, however it did: killed outright, it could tell nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _assist(options: "JobOptions", team: "DistributedTeam") -> None:

@@ -1,5 +1,7 @@
 """A pass over particles that goes on with fewer at once where a GPU has no room."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from gem_plugin.accumulation import Pass, accumulate
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import half_plane
 from gem_plugin.dataset import FourierBatch
-from gem_plugin.errors import GpuMemoryError
+from gem_plugin.errors import GpuMemoryError, JobAborted
 from gem_plugin.io.images import ReaderPool
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
@@ -55,6 +57,24 @@ def particles(monkeypatch: pytest.MonkeyPatch) -> Particles:
     monkeypatch.setattr(accumulation, "Accumulator", Small)
     monkeypatch.setattr(accumulation, "POINTS_PER_BATCH", 20 * len(PLANE.kx))
     return found
+
+
+def test_a_pass_that_is_broken_off_leaves_no_thread(particles: Particles) -> None:
+    """At once, and not when the error is forgotten: the readers are closed right after it."""
+    before = set(threading.enumerate())
+    run = Run(ReconstructionConfig(), "cpu", 1, PLANE, N, 6.0, NO_SYMMETRY, SilentMonitor())
+    at_work: set[threading.Thread] = set()
+
+    def break_off(done: int) -> None:
+        at_work.update(threading.enumerate())
+        raise JobAborted("enough")
+
+    noise = (np.ones(len(PLANE.kx), dtype=np.float32),)
+    with ReaderPool(particles) as readers, pytest.raises(JobAborted) as held:
+        accumulate(particles, readers, np.arange(COUNT), (PLANE,), noise, run, break_off)
+    assert at_work > before
+    assert set(threading.enumerate()) == before
+    assert held.value.__traceback__ is not None
 
 
 def passed(particles: Particles) -> tuple[Pass, list[str], list[int]]:

@@ -1,6 +1,7 @@
 """Images by index, from every kind of stack."""
 
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -145,6 +146,26 @@ def test_chunks_that_are_read_ahead_come_in_order() -> None:
         assert len(started) <= n_threads + 1  # no more is held than that
         assert list(read) == [1, 2, 3, 4, 5, 6]
     assert list(read_ahead(load, [], 2)) == []
+
+
+def test_reading_ahead_ends_when_nobody_wants_more() -> None:
+    before = set(threading.enumerate())
+    started: list[int] = []
+
+    def load(chunk: np.ndarray) -> int:
+        started.append(int(chunk[0]))
+        time.sleep(0.01)
+        return int(chunk[0])
+
+    read = read_ahead(load, [np.array([i]) for i in range(50)], 2)
+    assert next(read) == 0
+    assert set(threading.enumerate()) > before
+    read.close()
+    assert set(threading.enumerate()) == before
+    assert len(started) < 5
+    finished = len(started)
+    time.sleep(0.03)
+    assert len(started) == finished
 
 
 def test_few_files_are_open_and_none_afterwards(project: SmallProject, monkeypatch: pytest.MonkeyPatch) -> None:
