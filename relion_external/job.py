@@ -203,7 +203,7 @@ def _run(
         options = options.model_copy(update={"n_threads": membership.threads_of(options.n_threads)})
     limit_threads(options.n_threads)
     shown = make_progress(verbose=options.verbose, check_abort=switch.check)
-    monitor = BothMonitors([shown, log])
+    monitor = BothMonitors([log, shown])
     log.settings(options.effective_settings())
     announce(options, argv, monitor)
     if note:
