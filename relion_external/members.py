@@ -7,6 +7,7 @@ others itself.
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gem_plugin.errors import GemError, OptionError
+from relion_external.markers import WARNINGS
 from relion_external.messages import explain
 
 if TYPE_CHECKING:
@@ -194,6 +196,8 @@ def assist_job(argv: Sequence[str], membership: Membership) -> int:
 
     if membership.started_by:
         _end_with(membership.started_by)
+    for number in WARNINGS:  # a queueing system may send them to all processes: the first decides what they mean
+        signal.signal(number, signal.SIG_IGN)
     try:
         options, _ = within_processors(parse_command_line(argv))
     except GemError:

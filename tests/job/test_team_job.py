@@ -136,3 +136,25 @@ def test_a_killed_process_ends_the_job_with_one_sentence(project: Path) -> None:
     job = project / "External/job007"
     assert [path.name for path in job.glob("RELION_JOB_EXIT_*")] == ["RELION_JOB_EXIT_FAILURE"]
     assert not (job / "run_class001.mrc").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_aborts_the_job(project: Path, number: signal.Signals) -> None:
+    """As a queueing system sends it: that the others end first is no failure, and a warning ends none of them."""
+    processes = started(2, ["--o", "External/job008/", *OPTIONS, "--steps", "600"], project)
+    first, second = processes
+    assert first.stdout is not None
+    try:
+        while "2 processes share the work" not in first.stdout.readline():
+            assert first.poll() is None
+        for process in (second, first):
+            process.send_signal(number)
+        _, err = first.communicate(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    job = project / "External/job008"
+    assert (first.returncode, [path.name for path in job.glob("RELION_JOB_EXIT_*")]) == (2, ["RELION_JOB_EXIT_ABORTED"])
+    assert number.name in err
+    assert "Traceback" not in err
