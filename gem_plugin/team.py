@@ -7,7 +7,8 @@ writes results. Arrays travel through torch.distributed's gloo, which needs noth
 
 import datetime
 import pickle
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ Item = TypeVar("Item")
 
 LONGEST_WAIT = datetime.timedelta(days=7)  # for a member that fits: a member that died is noticed at once
 LONGEST_JOINING = datetime.timedelta(minutes=10)
-_ERROR = "error of member"
+JOINING_POLL_S = 0.05
+_ERROR, _HERE = "error of member", "here is member"
 
 
 class TeamError(GemError):
@@ -77,6 +79,7 @@ class DistributedTeam(Team):
     address, port : where the members meet
     rank_on_machine : which of the members on one machine this is
     hosts : whether this member listens there, as one of them has to if nothing else does
+    may_wait : asked now and then while not all are there; False where one of them will never come
 
     Raises
     ------
@@ -84,7 +87,17 @@ class DistributedTeam(Team):
         If the members do not find each other.
     """
 
-    def __init__(self, rank: int, size: int, address: str, port: int, *, rank_on_machine: int, hosts: bool) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        address: str,
+        port: int,
+        *,
+        rank_on_machine: int,
+        hosts: bool,
+        may_wait: Callable[[], bool] = lambda: True,
+    ) -> None:
         import torch.distributed as network
 
         self.rank, self.size, self.rank_on_machine = rank, size, rank_on_machine
@@ -93,12 +106,31 @@ class DistributedTeam(Team):
             self._store = network.TCPStore(  # type: ignore[attr-defined]
                 address, port, is_master=hosts, timeout=LONGEST_JOINING
             )
+            self._await_all(may_wait)  # the group itself would wait as long for one that died as for one that fits
             network.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
         except (RuntimeError, ValueError) as error:
             raise TeamError(
                 f"process {rank + 1} of {size} cannot reach the others at {address}, port {port} ({error}): are all"
                 " of them running, and may they open connections to each other?"
             ) from error
+
+    def _await_all(self, may_wait: Callable[[], bool]) -> None:
+        """Wait until all members have come to the meeting place.
+
+        Raises
+        ------
+        RuntimeError
+            If they do not.
+        """
+        self._store.set(f"{_HERE} {self.rank}", "")
+        others = [f"{_HERE} {member}" for member in range(self.size)]
+        deadline = time.monotonic() + LONGEST_JOINING.total_seconds()
+        while not self._store.check(others):
+            if not may_wait():
+                raise RuntimeError("another process ended before it joined")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not all of them came within {LONGEST_JOINING.total_seconds():.0f} s")
+            time.sleep(JOINING_POLL_S)
 
     def sum_at(self, owner: int, arrays: Sequence[NDArray[Any]]) -> None:
         """See `Team`."""

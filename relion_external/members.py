@@ -43,6 +43,7 @@ class Membership:
     port: int
     has_meeting_place: bool = False  # something else (torchrun) listens there already
     shares_threads: bool = False  # --j counts the threads of all processes, not of each
+    others: tuple["subprocess.Popen[bytes]", ...] = ()  # that this one has started, as far as it knows
     started_by: int = 0  # the process whose end is to be this one's, too; 0: something else sees to that
 
     def threads_of(self, n_threads: int) -> int:
@@ -73,7 +74,13 @@ class Membership:
 
         hosts = self.rank == 0 and not self.has_meeting_place
         return DistributedTeam(
-            self.rank, self.size, self.address, self.port, rank_on_machine=self.rank_on_machine, hosts=hosts
+            self.rank,
+            self.size,
+            self.address,
+            self.port,
+            rank_on_machine=self.rank_on_machine,
+            hosts=hosts,
+            may_wait=lambda: all(process.poll() is None for process in self.others),
         )
 
 
@@ -113,7 +120,7 @@ def find_membership(environment: Mapping[str, str]) -> Membership | None:
         _number(environment, "MASTER_PORT", 0),
         environment.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() == "true",
         environment.get(_SHARED_THREADS) == "1",
-        _number(environment, _STARTED_BY, 0),
+        started_by=_number(environment, _STARTED_BY, 0),
     )
 
 
@@ -140,12 +147,12 @@ def start_members(argv: Sequence[str], size: int) -> Iterator[Membership]:
         port = free.getsockname()[1]
     own = Membership(0, size, 0, "127.0.0.1", port, shares_threads=True, started_by=os.getpid())
     command = [sys.executable, "-m", "relion_external.job", *argv]
-    others = []
+    others: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(1, size):
             told = replace(own, rank=rank, rank_on_machine=rank).environment()
             others.append(subprocess.Popen(command, env={**os.environ, **told}, stdin=subprocess.DEVNULL))
-        yield own
+        yield replace(own, others=tuple(others))
     finally:
         for process in others:
             process.terminate()

@@ -1,5 +1,6 @@
 """Who a process is among several, by its environment, and how a team fares when a member fails."""
 
+import datetime
 import multiprocessing
 import socket
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 
 from gem_plugin.errors import OptionError
 from gem_plugin.team import SOLO, DistributedTeam, TeamError
-from relion_external.members import find_membership
+from relion_external.members import find_membership, start_members
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "29500"}
 SRUN = {
@@ -71,6 +72,28 @@ def test_shares_are_disjoint_and_complete(size: int) -> None:
         assert member.owns(1) == (rank == 0)
         assert member.owns(2) == (rank == 1)
     assert np.concatenate(shares).tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize("is_hopeless", [False, True])
+def test_who_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, is_hopeless: bool) -> None:
+    """A process that died before it joined: the group itself would wait for days."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if not is_hopeless:
+        monkeypatch.setattr("gem_plugin.team.LONGEST_JOINING", datetime.timedelta(seconds=2))
+    words = "ended before it joined" if is_hopeless else "not all of them came within 2 s"
+    with pytest.raises(TeamError, match=rf"process 1 of 2 cannot reach the others .*{words}"):
+        DistributedTeam(0, 2, "127.0.0.1", port, rank_on_machine=0, hosts=True, may_wait=lambda: not is_hopeless)
+
+
+def test_a_process_that_ends_before_it_joins_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.chdir("/")
+    with start_members(["--no_such_option"], 2) as first:
+        assert first.others[0].wait(60) == 1
+        with pytest.raises(TeamError, match="ended before it joined"):
+            first.join()
 
 
 def _member(rank: int, port: int, fails: bool, answers: "multiprocessing.Queue[tuple[int, object]]") -> None:
