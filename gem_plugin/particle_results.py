@@ -15,6 +15,7 @@ from gem_plugin.device_stream import stream_to_device
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ReaderPool
 from gem_plugin.io.particles import Particles
+from gem_plugin.map_slices import MapSlices
 from gem_plugin.monitor import Monitor
 from gem_plugin.ops import engines
 from gem_plugin.ops.compare import compare_transforms
@@ -46,6 +47,8 @@ def particle_results(
 ) -> ParticleResults:
     """Project Gaussians onto every particle's image and compare.
 
+    On the CPU, the projections of a model with a point group are slices of its map (`gem_plugin.map_slices`).
+
     With X the CTF-multiplied projection, Y the image and sigma^2 the assumed noise power, a particle's scale is
     <X, Y> / <X, X>, the least-squares factor on X, and its normalised residual the mean of |scale X - Y|^2 / sigma^2
     over the Fourier points used: 1 where projection and noise are right.
@@ -59,7 +62,7 @@ def particle_results(
     team : whose members compare some particles each
     owner : the member whose results are those of all particles
     """
-    whole, plane = as_tensors(gaussians, device=engines.device_of(engine)), imaging.plane
+    plane = imaging.plane
     names, group_of = particle_groups(particles)
     sums = _ShellSums(len(names), plane.box_size_px // 2 + 1)
     scale, residual = np.zeros(len(particles)), np.zeros(len(particles))
@@ -69,7 +72,7 @@ def particle_results(
         ReaderPool(particles) as readers,
         contextlib.closing(  # before the readers of the threads that read ahead
             _compared(
-                whole, particles, readers, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
+                gaussians, particles, readers, own, imaging, engine=engine, n_threads=n_threads, n_shells=sums.n_shells
             )
         ) as compared,
     ):
@@ -95,7 +98,7 @@ def particle_results(
 
 
 def _compared(
-    whole: Tensors,
+    gaussians: Gaussians,
     particles: Particles,
     readers: ReaderPool,
     indices: NDArray[np.int64],
@@ -106,6 +109,12 @@ def _compared(
     n_shells: int,
 ) -> Generator[tuple[FourierBatch | DeviceBatch, NDArray[np.float64], NDArray[np.float64]], None, None]:
     """Batch after batch of particles and what `_compare` says of it, by the engine's own means."""
+    if gaussians.symmetry != "C1" and engine == "cpu":
+        slices = MapSlices(gaussians, imaging, engine=engine, n_threads=n_threads)
+        for batch in stream(particles, readers.reader(), indices, imaging.planes, PARTICLES_PER_BATCH):
+            yield batch, *_compare_slices(slices.transforms(batch), batch, imaging, n_shells)
+        return
+    whole = as_tensors(gaussians, device=engines.device_of(engine))
     if engines.uses_cuda_kernels(engine):
         likelihood = DeviceLikelihood(imaging, engine)
         device = likelihood.device
@@ -122,14 +131,34 @@ def _compare(
     whole: Tensors, batch: FourierBatch, imaging: Imaging, engine: str, n_threads: int, n_shells: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each particle's scale, [m], and what is left of its image over the noise, summed in the map's shells, [m, s]."""
-    plane, box = batch.plane, imaging.render_boxes_px[batch.group]
+    box = imaging.render_boxes_px[batch.group]
     spectra = projection_spectra(whole, imaging.views(batch), box, engine=engine, n_threads=n_threads)
+    return _compare_at(spectra, spectrum_places(batch.plane, box), batch, imaging, n_shells)
+
+
+def _compare_slices(
+    transforms: NDArray[Any], batch: FourierBatch, imaging: Imaging, n_shells: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`_compare` with the projections' transforms [m, points] at hand."""
+    n = transforms.shape[1]
+    places = np.zeros(n, dtype=np.int64), np.arange(n), np.ones(n, dtype=np.float32)
+    return _compare_at(transforms[:, None], places, batch, imaging, n_shells)
+
+
+def _compare_at(
+    spectra: NDArray[Any],
+    places: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]],
+    batch: FourierBatch,
+    imaging: Imaging,
+    n_shells: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    plane = batch.plane
     observed, ctf = batch.plain()
     ctf = ctf * np.float32(imaging.greyscale[batch.group])
     strengths = plane.weight / imaging.noise_power[batch.group].astype(np.float64)
     shell = np.minimum(plane.map_shell, n_shells - 1)
     fitted, left = np.empty(len(batch.indices)), np.zeros((len(batch.indices), n_shells))
-    compare_transforms(spectra, *spectrum_places(plane, box), ctf, observed, strengths, shell, fitted, left)
+    compare_transforms(spectra, *places, ctf, observed, strengths, shell, fitted, left)
     return fitted, left
 
 

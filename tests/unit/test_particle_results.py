@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from gem_plugin import conventions
+from gem_plugin.dataset import FourierBatch
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.optics_table import OpticsGroup
 from gem_plugin.io.particles import Particles
+from gem_plugin.map_slices import MapSlices
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.particle_results import caveat, check_residuals, particle_groups, particle_results
 from gem_plugin.phantom import random_particles
@@ -44,22 +46,26 @@ def particles() -> Particles:
 
 
 def results(
-    gaussians: Gaussians, particles: Particles, monkeypatch: pytest.MonkeyPatch, noisier: float = 1.0
+    gaussians: Gaussians,
+    particles: Particles,
+    monkeypatch: pytest.MonkeyPatch,
+    noisier: float = 1.0,
+    truth: Gaussians | None = None,
+    sigma: float = SIGMA,
 ) -> ParticleResults:
     """Images are scaled projections plus white noise; group 1's noise is `noisier` times stronger in power."""
     from gem_plugin.optics import contrast_transfer
 
     rotations = conventions.rotation_matrices(particles.euler_angles_deg)
     box = choose_render_box(PLANE)
-    clean = predicted_transforms(in_voxels(as_tensors(gaussians), box / N), rotations, PLANE, box, engine="cpu").numpy()
+    shown = in_voxels(as_tensors(truth or gaussians), box / N)
+    clean = predicted_transforms(shown, rotations, PLANE, box, engine="cpu").numpy()
     random = np.random.default_rng(2)
-    noise = (random.normal(size=clean.shape) + 1j * random.normal(size=clean.shape)) * SIGMA / np.sqrt(2)
+    noise = (random.normal(size=clean.shape) + 1j * random.normal(size=clean.shape)) * sigma / np.sqrt(2)
     noise[1::GROUPS] *= np.sqrt(noisier)
     observed = SCALES[:, None] * contrast_transfer(particles, np.arange(COUNT), PLANE) * clean + noise
 
     def stream(_particles, _reader, indices, planes, size):  # type: ignore[no-untyped-def]
-        from gem_plugin.dataset import FourierBatch
-
         ctf = contrast_transfer(particles, indices, planes[0]).astype(np.float32)
         images = observed[indices].astype(np.complex64)
         yield FourierBatch(indices, planes[0], 0, rotations[indices], images, ctf, ctf, indices.astype(np.uint64))
@@ -69,11 +75,46 @@ def results(
         gaussians,
         particles,
         np.arange(COUNT),
-        Imaging(PLANE, (PLANE,), (np.full(len(PLANE.kx), SIGMA**2, dtype=np.float32),), np.ones(1), (box,)),
+        Imaging(PLANE, (PLANE,), (np.full(len(PLANE.kx), sigma**2, dtype=np.float32),), np.ones(1), (box,)),
         engine="cpu",
         n_threads=2,
         monitor=SilentMonitor(),
     )
+
+
+@pytest.mark.parametrize("symmetry", ["C3", "D2", "T"])
+def test_slices_of_the_map_are_the_transforms_of_the_projections(gaussians, particles, symmetry) -> None:  # type: ignore[no-untyped-def]
+    """For images of the map's pixels, and of others that are stretched."""
+    few = dataclasses.replace(gaussians, symmetry=symmetry, log_scales=np.maximum(gaussians.log_scales, 0.1))
+    box = choose_render_box(PLANE)
+    smaller = conventions.half_plane(N + 6, N / 2 - 3, 1.1)
+    imaging = Imaging(
+        PLANE, (PLANE, smaller), (np.ones(1, np.float32),) * 2, np.ones(2), (box, choose_render_box(smaller))
+    )
+    rotations = conventions.rotation_matrices(particles.euler_angles_deg[:5])
+    slices = MapSlices(few, imaging, engine="cpu", n_threads=1)
+    for group, plane, scale in ((0, PLANE, 1.0), (1, smaller, 1.1)):
+        stretched = scale * (np.diag([1.02, 0.97, 1.0]) @ rotations if group else rotations)
+        none = np.zeros((5, len(plane.kx)), np.complex64)
+        batch = FourierBatch(np.arange(5), plane, group, stretched, none, none.real, none.real, np.zeros(5, np.uint64))
+        drawn = predicted_transforms(
+            as_tensors(few), imaging.views(batch), plane, imaging.render_boxes_px[group], engine="cpu", cutoff_sigmas=6
+        ).numpy()
+        difference = np.linalg.norm(slices.transforms(batch) - drawn) / np.linalg.norm(drawn)
+        assert difference < 2e-3  # a footprint of six widths here, of four in the map
+
+
+def test_particles_of_a_point_group_are_compared_as_they_are_without(  # type: ignore[no-untyped-def]
+    gaussians, particles, monkeypatch
+) -> None:
+    whole = as_tensors(dataclasses.replace(gaussians, symmetry="D2"))
+    spelled_out = Gaussians(*(part.numpy() for part in whole))
+    found = [
+        results(one, particles, monkeypatch, truth=spelled_out, sigma=0.3)
+        for one in (dataclasses.replace(gaussians, symmetry="D2"), spelled_out)
+    ]
+    for field in ("scale", "normalised_residual", "group_residual"):  # a ball is cut off in the map, a disc in an image
+        np.testing.assert_allclose(getattr(found[0], field), getattr(found[1], field), rtol=5e-3)
 
 
 def test_scales_and_residuals_are_the_simulated_ones(gaussians, particles, monkeypatch) -> None:  # type: ignore[no-untyped-def]
