@@ -39,8 +39,8 @@ from gem_plugin.conventions import half_plane
 from gem_plugin.fit import FitSettings, FitState, GaussianFit, stochastic_settings
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.gaussians.start import choose_n_gaussians, start_density
-from gem_plugin.half import COLLAPSED_SCHEDULE_STEPS, HalfData, data_term
 from gem_plugin.half_data import accumulate_quarters
+from gem_plugin.half_fits import COLLAPSED_SCHEDULE_STEPS, HalfData, data_term
 from gem_plugin.io.particles import read_particles
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.normal_equations import NormalEquations

@@ -31,6 +31,8 @@ class CollapsedTerm:
         are not drawn: the map is moved.
     """
 
+    position = 0  # all particles are in every step
+
     def __init__(
         self,
         equations: NormalEquations,
@@ -55,6 +57,9 @@ class CollapsedTerm:
 
         self._middle = operator(middle)
         self._coarse = operator(min(coarse_box, middle) or full)
+
+    def go_to(self, position: int) -> None:
+        """Every step is like every other."""
 
     @property
     def radius_px(self) -> float:

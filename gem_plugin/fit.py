@@ -23,6 +23,10 @@ class DataTerm(Protocol):
     voxels_per_px: float  # of the grid on which Gaussians are drawn, a pixel of the particle images
     device: torch.device  # where the Gaussians have to be
     n_particles: int  # of which the loss is the sum
+    position: int  # in the term's own order of particles, where it has one: how many parts of it were used
+
+    def go_to(self, position: int) -> None:
+        """Go on in that order as if so many parts had been used, not fewer than there were."""
 
     @property
     def radius_px(self) -> float:

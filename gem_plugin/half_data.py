@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gem_plugin import dataset
-from gem_plugin.accumulation import Pass, accumulate
+from gem_plugin.accumulation import Pass
 from gem_plugin.contrast import judge_contrast, measure_contrast
 from gem_plugin.errors import InputError
 from gem_plugin.imaging import image_kinds, image_planes
@@ -19,6 +19,7 @@ from gem_plugin.model_free import SPHERE_EDGE_PX, solve_model_free, support_sphe
 from gem_plugin.noise import Noise, measure_noise_of_groups, noise_power_at
 from gem_plugin.normal_equations import NormalEquations, sum_of
 from gem_plugin.run import Run
+from gem_plugin.shards import accumulate_kept
 from gem_plugin.symmetric_equations import symmetric_pair
 from gem_plugin.symmetry_check import symmetry_sentence
 from gem_plugin.unusable import refuse_unusable_sums
@@ -153,7 +154,8 @@ def _accumulate(
             def on_progress(done: int, before: int = before) -> None:
                 run.monitor.advance(min((before + done) * run.team.size, total))
 
-            passes.append(accumulate(particles, readers, own, planes, noise_power, run, on_progress))
+            name = f"sums{len(passes)}"
+            passes.append(accumulate_kept(particles, readers, own, planes, noise_power, run, on_progress, name))
             refuse_unusable_sums(passes[-1].equations, particles, readers, own, planes)
             of_kinds.append(replace(passes[-1].equations, n_particles=len(chosen)))
         sums.append(of_kinds)

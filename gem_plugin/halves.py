@@ -51,7 +51,7 @@ def process_halves(particles: Particles, run: Run) -> tuple[HalfResult, HalfResu
 def _by_a_team(particles: Particles, run: Run) -> tuple[HalfResult, HalfResult] | None:
     team = run.team
     kept = SilentMonitor()  # what a member other than 0 has to say waits until it is asked
-    own = run if team.rank == 0 else replace(run, monitor=kept)
+    own = run if team.rank == 0 else replace(run, monitor=kept, checkpoints=run.checkpoints.telling(kept))
     fitted: dict[int, FittedHalf] = {}
     read = {half_set: read_half(particles, half_set, own) for half_set in HALF_SETS}
     for half_set in HALF_SETS:

@@ -75,6 +75,7 @@ class ImageTerm:
         except BaseException:
             self._reader.close()
             raise
+        self.position = 0  # minibatches used
         self._worker = ThreadPoolExecutor(max_workers=1)
         self._next = self._worker.submit(self._load)
 
@@ -126,7 +127,17 @@ class ImageTerm:
             loss = loss + negative_log_likelihood(predicted, batch, self._weights[batch.group])
         return loss
 
+    def go_to(self, position: int) -> None:
+        """Leave out minibatches, as if they had been used, until so many have been."""
+        if position > self.position:
+            self._next.result()
+            for _ in range(position - self.position - 1):
+                next(self._draws)
+            self._next = self._worker.submit(self._load)
+            self.position = position
+
     def _minibatch(self) -> list[Batch]:
+        self.position += 1
         batches = self._next.result()
         self._next = self._worker.submit(self._load)  # read while this one is used
         return batches

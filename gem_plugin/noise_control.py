@@ -83,7 +83,8 @@ def control_halves(particles: Particles, run: Run) -> Halves | None:
     if radius is None:
         return None
     substituted = replace(particles, noise_substitution=NoiseSubstitution(radius, run.config.seed))
-    return process_halves(substituted, replace(run, monitor=_ControlMonitor(run.monitor)))
+    checkpoints = run.checkpoints.within("control")
+    return process_halves(substituted, replace(run, monitor=_ControlMonitor(run.monitor), checkpoints=checkpoints))
 
 
 def compare(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gem_plugin import conventions
 from gem_plugin.calibrated import calibrated_pair
+from gem_plugin.checkpoints import Checkpoints, NoStore, Store
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.curve_checks import check_curve
 from gem_plugin.device_plan import plane_with_room
@@ -40,6 +41,7 @@ from gem_plugin.viewing import viewing_maps
 
 Map = NDArray[np.floating[Any]]
 
+NO_STORE = NoStore()
 RIM_PX = 3.0
 LARGEST_RIM_SHARE = 0.5
 LEAST_MASKED_SHARE = 0.3
@@ -80,6 +82,7 @@ def reconstruct(
     reference: Map | None,
     monitor: Monitor,
     team: Team = SOLO,
+    store: Store = NO_STORE,
 ) -> Reconstruction:
     """Fit Gaussians to each half set and judge the result honestly.
 
@@ -89,6 +92,7 @@ def reconstruct(
     mask : [n, n, n], 0 to 1, or None to make one from the Gaussians
     reference : [n, n, n] for a check of hand, sign and greyscale, or None
     team : of which this process is member 0; the others call `assist`
+    store : keeps what is done, for a run that has to begin again; what it has of an earlier one is not done again
 
     Raises
     ------
@@ -96,6 +100,7 @@ def reconstruct(
     """
     messages = _KeepWarnings(monitor)
     particles, run = prepared(particles, config, n_threads, messages, team)
+    run = replace(run, checkpoints=Checkpoints(store, warned=messages))
     halves = process_halves(particles, run)
     if halves is None:
         raise ValueError(f"this is member {team.rank} of a team: only member 0 has results")
@@ -104,14 +109,27 @@ def reconstruct(
     return _combine(particles, halves, run, mask, reference, messages)
 
 
-def assist(particles: Particles, config: ReconstructionConfig, *, n_threads: int, monitor: Monitor, team: Team) -> None:
+def assist(
+    particles: Particles,
+    config: ReconstructionConfig,
+    *,
+    n_threads: int,
+    monitor: Monitor,
+    team: Team,
+    store: Store = NO_STORE,
+) -> None:
     """Do a member's share of what member 0 reconstructs, from the same particles and settings.
+
+    Parameters
+    ----------
+    store : of this member alone
 
     Raises
     ------
     InputError, OptionError, JobAborted, TeamError
     """
     particles, run = prepared(particles, config, n_threads, monitor, team)
+    run = replace(run, checkpoints=Checkpoints(store))
     process_halves(particles, run)
     control_halves(particles, run)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gem_plugin.checkpoints import NO_CHECKPOINTS, Checkpoints
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.monitor import Monitor
@@ -23,6 +24,7 @@ class Run:
     monitor: Monitor
     team: Team = SOLO  # the processes that share the work
     engine_reason: str = ""  # why that engine, in words
+    checkpoints: Checkpoints = NO_CHECKPOINTS
 
     @property
     def voxels_per_px(self) -> float:

@@ -213,6 +213,7 @@ def _run(
     from gem_plugin.reconstruct import reconstruct
     from relion_external import outputs
     from relion_external.check import look_ahead
+    from relion_external.checkpoint_folder import CheckpointFolder, made_from
     from relion_external.inputs import read_inputs
     from relion_external.nodes import relion_version
     from relion_external.optimiser import resolve_optimiser
@@ -230,6 +231,9 @@ def _run(
         inputs = read_inputs(options, refinement_files)
         for line in look_ahead(options, inputs):
             monitor.note(line)
+        source = made_from(options.effective_settings(), options.particle_table, inputs.particles, team.size)
+        checkpoints = CheckpointFolder(options.directory, source, monitor, switch)
+        checkpoints.open(restart=options.restart)
         reconstruction = reconstruct(
             inputs.particles,
             options.reconstruction_config(),
@@ -238,6 +242,7 @@ def _run(
             reference=inputs.reference,
             monitor=monitor,
             team=team,
+            store=checkpoints,
         )
         switch.check()
         outputs.write_results(
@@ -253,6 +258,7 @@ def _run(
         switch.check()
         with markers.uninterrupted():
             outputs.move_into_place(folder, options.directory, mask_was_given=inputs.mask is not None)
+            checkpoints.remove()
             monitor.note(reconstruction.curve.statement)
             monitor.note(f"Map: {options.directory / file_names.COMBINED_MAP}")
             monitor.note(f"Report: {options.directory / file_names.REPORT}")

@@ -240,15 +240,18 @@ def _end_with(parent: int) -> None:
 def _assist(options: "JobOptions", team: "DistributedTeam") -> None:
     from gem_plugin.monitor import SilentMonitor
     from gem_plugin.reconstruct import assist
+    from relion_external.checkpoint_folder import CheckpointFolder
     from relion_external.inputs import read_inputs
     from relion_external.optimiser import resolve_optimiser
 
     team.gathered(socket.gethostname())
     options, refinement_files, _ = resolve_optimiser(options)
+    monitor = SilentMonitor()
     assist(
         read_inputs(options, refinement_files).particles,
         options.reconstruction_config(),
         n_threads=options.n_threads,
-        monitor=SilentMonitor(),
+        monitor=monitor,
         team=team,
+        store=CheckpointFolder(options.directory, {}, monitor, member=team.rank),  # the first process judges its source
     )

@@ -74,6 +74,9 @@ class JobOptions(ReconstructionConfig):
     pipeline_control: Annotated[
         Path | None, Field(description="RELION adds it to some commands; accepted and not needed")
     ] = None
+    restart: Annotated[
+        bool, Field(description="begin anew instead of continuing what an earlier run in this directory had done")
+    ] = False
     verbose: Annotated[
         bool, Field(description="report progress more often, and show where in the program an error arose")
     ] = False
