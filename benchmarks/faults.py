@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -35,11 +36,13 @@ from tiny_job import (
     wait_until_used,
 )
 
+from relion_external import checkpoint_folder
 from relion_external.file_names import PROGRESS
 from relion_external.markers import ABORT_REQUEST
 
 WRITES = ("make", "write", "sync")  # what needs room; a rename needs none
 A_DAY_S = 86400.0
+CONTINUED = "Checkpoints: continuing"  # in run.out
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Tally:
         """Run again without faults, as RELION's Continue does: everything must be as if nothing had been."""
         again = job.run()
         results = job.results()
+        if CONTINUED in again.out:
+            self.ends[f"{case.split(':')[0]}, continued from a checkpoint"] += 1
         different = [name for name in self.reference if results.get(name) != self.reference[name]]
         if (again.exit_code, job.markers()) != (0, SUCCESS) or different or again.err:
             self.defects.append(f"{case}, continued: {again.exit_code} {job.markers()} {different} {again.err[-500:]}")
@@ -114,6 +119,7 @@ def disks(tally: Tally, job: TinyJob, number: int, seed: int) -> None:
             job.run()
         n_operations = sum(layer.counts.values())
         for after in sorted(chance.sample(range(2, n_operations), min(number, n_operations - 2))):
+            job.forget()
             with FaultLayer(job.directory, operations, code, after).installed():
                 ended = job.run()
             case = f"{name}: from operation {after} of {n_operations} on"
@@ -131,6 +137,7 @@ def reads(tally: Tally, job: TinyJob, number: int, seed: int) -> None:
     for index in range(number):
         after = chance.randrange(layer.counts["read"])
         code = (errno.EIO, errno.ESTALE)[index % 2]
+        job.forget()
         with FaultLayer(STACK.parent, ("read",), code, after, lasts=index % 4 < 2).installed():
             ended = job.run()
         case = f"read fails: {errno.errorcode[code]} after {after} reads"
@@ -158,6 +165,7 @@ def aborts(tally: Tally, job: TinyJob) -> None:
                 elif index == wanted:
                     os.kill(os.getpid(), signal.SIGTERM)
 
+            job.forget()
             with at_stage(ask):
                 ended = job.run()
             tally.ended(f"abort: {how} in stage {wanted}, {name}", job, ended, (2,), ABORTED)
@@ -168,7 +176,7 @@ def aborts(tally: Tally, job: TinyJob) -> None:
 
 def changed_stacks(tally: Tally, job: TinyJob) -> None:
     """A stack that is replaced, cut short or removed as each stage begins; as long as images are read it matters."""
-    whole = STACK.read_bytes()
+    whole, times = STACK.read_bytes(), (STACK.stat().st_atime_ns, STACK.stat().st_mtime_ns)
     for how in ("replaced", "cut", "removed"):
         for wanted, name in enumerate(stages(job)):
 
@@ -179,13 +187,29 @@ def changed_stacks(tally: Tally, job: TinyJob) -> None:
                 if how != "removed":
                     STACK.write_bytes(whole[:1024] + bytes(len(whole) - 1024) if how == "replaced" else whole[:2000])
 
+            job.forget()
             with at_stage(change):
                 ended = job.run()
             tally.ended(f"stack {how}: as stage {wanted} begins, {name}", job, ended, (0, 1), FAILURE, SUCCESS)
             if ended.exit_code == 0 and job.results() != tally.reference:
                 tally.defects.append(f"stack {how}: not seen in stage {name}")
             STACK.write_bytes(whole)
+            _require_refusal(tally, job, f"stack {how}: put back later, in stage {wanted}, {name}")
+            os.utime(STACK, ns=times)
         tally.continued(f"stack {how}", job)
+
+
+def _require_refusal(tally: Tally, job: TinyJob, case: str) -> None:
+    """A stack that was written since: what was kept of the old one is not for it, and is not lost."""
+    if not (job.directory / checkpoint_folder.FOLDER).exists():
+        return
+    before = sorted((job.directory / checkpoint_folder.FOLDER).iterdir())
+    ended = job.run()
+    tally.ended(case, job, ended, (1,), FAILURE)
+    if STACK.name not in ended.err or "--restart" not in ended.err:
+        tally.defects.append(f"{case}: not refused: {ended.err}")
+    if sorted((job.directory / checkpoint_folder.FOLDER).iterdir()) != before:
+        tally.defects.append(f"{case}: what was kept has gone")
 
 
 def clocks(tally: Tally, job: TinyJob) -> None:
@@ -202,6 +226,8 @@ def clocks(tally: Tally, job: TinyJob) -> None:
         tally.ended(f"clock: jumps by {jump_s:g} s", job, ended, (0,), SUCCESS)
         if job.results() != tally.reference:
             tally.defects.append("clock: other results")
+
+        job.forget()
 
         def ask(index: int, _: str, jump_s: float = jump_s) -> None:
             ask.is_waited_for = index == 1  # type: ignore[attr-defined]
@@ -240,8 +266,7 @@ def second_starts(tally: Tally, job: TinyJob) -> None:
 
 
 def _empty(job: TinyJob) -> None:
-    for path in job.directory.iterdir() if job.directory.exists() else ():
-        path.unlink()
+    shutil.rmtree(job.directory, ignore_errors=True)
 
 
 def faults(n_kills: int, n_disks: int, seed: int, workdir: Path, only: tuple[str, ...] = ()) -> Tally:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from relion_external import checkpoint_folder
 from relion_external.file_names import ALL_RESULTS, PROGRESS
 from relion_external.job import main
 from relion_external.progress import PlainProgress
@@ -24,6 +26,15 @@ TABLE = "Refine3D/job005/run_data.star"
 STACK = Path("Extract/job003/particles.mrcs")
 SETTINGS = ("--n_gaussians", "20", "--steps", "40", "--j", "1")
 LIMIT_S = 600
+OFTEN = """import sys
+from relion_external import checkpoint_folder, job
+checkpoint_folder.INTERVAL_S = 0.0
+sys.exit(job.main(sys.argv[1:]))"""  # a run that keeps a checkpoint after each step, as others do after minutes
+
+
+def keeping_often() -> contextlib.AbstractContextManager[object]:
+    """Let runs in this process keep a checkpoint after each step."""
+    return mock.patch("relion_external.checkpoint_folder.INTERVAL_S", 0.0)
 
 
 @dataclass
@@ -32,6 +43,7 @@ class Ended:
 
     exit_code: int
     err: str
+    out: str = ""
 
 
 @dataclass
@@ -47,22 +59,26 @@ class TinyJob:
     def run(self) -> Ended:
         """Run it in this process."""
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), keeping_often():
             exit_code = main(self.words())
-        return Ended(exit_code, err.getvalue())
+        return Ended(exit_code, err.getvalue(), out.getvalue())
 
     def start(self) -> "subprocess.Popen[str]":
         """Run it as a process of its own; what it prints goes to files, as RELION has it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "run.out").open("a") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", "relion_external.job", *self.words()],
+                [sys.executable, "-c", OFTEN, *self.words()],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.PIPE,
                 text=True,
             )
+
+    def forget(self) -> None:
+        """Remove what an earlier run would be continued from, so that the next one does everything."""
+        shutil.rmtree(self.directory / checkpoint_folder.FOLDER, ignore_errors=True)
 
     def markers(self) -> list[str]:
         """The markers that stand."""

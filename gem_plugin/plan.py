@@ -7,11 +7,13 @@ import numpy as np
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.conventions import HalfPlane
 from gem_plugin.device_plan import gpu_sentence
+from gem_plugin.image_cache import SHARE as IN_MEMORY_SHARE
 from gem_plugin.imaging import image_kinds, image_planes
 from gem_plugin.io.particles import Particles
 from gem_plugin.normal_equations import data_band, kernel_box
 from gem_plugin.ops.engines import uses_cuda_kernels
 from gem_plugin.render import choose_render_box
+from gem_plugin.resources import available_memory_bytes
 from gem_plugin.spreading import slice_grids
 from gem_plugin.symmetry import cosets, point_group
 
@@ -26,6 +28,7 @@ FEWEST_IMAGES_DRAWN = 120_000
 AVERAGED_POINTS_PER_CORE_SECOND = 1.5e6  # voxels of t that are read between voxels, for a point group
 AVERAGING_BYTES_PER_VOXEL = 48.0  # of the doubled box
 AVERAGING_POINT_BYTES = 0.5e9
+CHECKPOINT_MAPS = 10  # of the halves that are done; their arrays are kept no longer
 FIXED_BYTES = 1.1e9  # Python, torch, Numba, two batches of slices
 
 
@@ -38,7 +41,9 @@ class Plan:
 
     sentences: tuple[str, ...]
     memory_bytes: float
-    disk_bytes: float
+    disk_bytes: float  # of results
+    checkpoint_bytes: float  # at most, while it runs
+    scratch_bytes: float  # in the scratch folder; 0: none is needed
     seconds: float
 
     def lines(self) -> list[str]:
@@ -46,7 +51,9 @@ class Plan:
         return [
             *self.sentences,
             f"memory: about {self.memory_bytes / 1e9:.1f} GB",
-            f"disk: about {self.disk_bytes / 1e6:.0f} MB of results",
+            f"disk: about {self.disk_bytes / 1e6:.0f} MB of results, and up to {self.checkpoint_bytes / 1e6:.0f} MB of"
+            " checkpoints until they are there",
+            *([f"scratch: about {self.scratch_bytes / 1e9:.1f} GB"] if self.scratch_bytes else []),
             f"time: about {_duration(self.seconds)}",
         ]
 
@@ -88,6 +95,16 @@ def _of_the_gpu(particles: Particles, engine: str, plane: HalfPlane, render_box_
     if not uses_cuda_kernels(engine):
         return []
     return [gpu_sentence(engine, plane, image_planes(particles, plane), render_box_px)]
+
+
+def _scratch_bytes(particles: Particles, config: ReconstructionConfig, engine: str) -> float:
+    """Room that one half's images take in the scratch folder, where they fit into no memory; a GPU's is not asked."""
+    if config.fit != "images" or config.scratch is None or uses_cuda_kernels(engine):
+        return 0.0
+    boxes = np.array([group.box_size_px for group in particles.optics_groups])
+    one_each = 4.0 * boxes[particles.group_of_particle] ** 2
+    largest = max(float(one_each[particles.half_set == half].sum()) for half in (1, 2))
+    return largest if largest > IN_MEMORY_SHARE * (available_memory_bytes() or 0) else 0.0
 
 
 def make_plan(
@@ -136,5 +153,7 @@ def make_plan(
         ),
         memory,
         12 * 4.0 * n**3 + 1e6 + 300.0 * count,
+        spectra + CHECKPOINT_MAPS * 4.0 * n**3 + 1e6,
+        _scratch_bytes(particles, config, engine),
         FIXED_SECONDS + repeats * (accumulate + fit * slow),
     )

@@ -81,11 +81,18 @@ class CheckpointFolder:
     source : what this run's results follow from
     monitor : is told what is found, and, once, if nothing can be kept
     switch : says when the run's end was announced, and hears that all is kept
+    has_room : whether there is room for them; without it, what an earlier run kept is still used
     member : of several processes, 0 to n - 1; each keeps its own
     """
 
     def __init__(
-        self, directory: Path, source: MadeFrom, monitor: Monitor, switch: AbortSwitch | None = None, member: int = 0
+        self,
+        directory: Path,
+        source: MadeFrom,
+        monitor: Monitor,
+        switch: AbortSwitch | None = None,
+        has_room: bool = True,
+        member: int = 0,
     ) -> None:
         self._folder = directory / FOLDER
         self._source = source
@@ -93,6 +100,7 @@ class CheckpointFolder:
         self._switch = switch
         self._ending = f"_process{member}" if member else ""
         self._kept_at = time.monotonic()
+        self._has_room = has_room
         self._is_refused = False
 
     def open(self, *, restart: bool) -> None:
@@ -126,7 +134,8 @@ class CheckpointFolder:
         """See `Store`; a file that is damaged is not used."""
         path = self._path(name)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # opened here: numpy leaves a damaged file open
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {key: arrays[key] for key in arrays.files}
         except FileNotFoundError:
             return None
@@ -136,6 +145,8 @@ class CheckpointFolder:
 
     def keep(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See `Store`. The file appears whole, on disk, or not at all."""
+        if not self._has_room:
+            return
         try:
             self._folder.mkdir(exist_ok=True)
             self._list()

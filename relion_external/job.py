@@ -229,10 +229,11 @@ def _run(
             monitor.note(line)
         _require_safe_directory(options)
         inputs = read_inputs(options, refinement_files)
-        for line in look_ahead(options, inputs):
+        planned, has_room_for_checkpoints = look_ahead(options, inputs)
+        for line in planned:
             monitor.note(line)
         source = made_from(options.effective_settings(), options.particle_table, inputs.particles, team.size)
-        checkpoints = CheckpointFolder(options.directory, source, monitor, switch)
+        checkpoints = CheckpointFolder(options.directory, source, monitor, switch, has_room_for_checkpoints)
         checkpoints.open(restart=options.restart)
         reconstruction = reconstruct(
             inputs.particles,

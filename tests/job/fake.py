@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gem_plugin.checkpoints import Store
 from gem_plugin.config import ReconstructionConfig
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.io.images import ImageReader
@@ -40,6 +41,8 @@ STATEMENT = "The resolution is 8.00 A, said the stand-in"
 @dataclass(frozen=True)
 class FakePlan:
     disk_bytes: float = 3e6
+    checkpoint_bytes: float = 1e6
+    scratch_bytes: float = 0.0
 
     def lines(self) -> list[str]:
         return ["A stand-in is run, in no time."]
@@ -58,10 +61,15 @@ def reconstruct(
     reference: NDArray[np.float32] | None,
     monitor: Monitor,
     team: Team,
+    store: Store,
 ) -> Reconstruction:
     """Half maps are the mean image of each half set, stacked; the settings tell what was passed."""
-    behave(os.environ.get("GEM_FAKE", ""), monitor)
-    halves = tuple(half_result(particles, half, monitor) for half in (1, 2))
+    how = os.environ.get("GEM_FAKE", "")
+    behave(how, monitor)
+    first = half_result(particles, 1, monitor, store)
+    if how == "patient later":
+        behave("patient", monitor)
+    halves = first, half_result(particles, 2, monitor, store)
     box = particles.optics.box_size_px
     return Reconstruction(
         box_size_px=box,
@@ -135,12 +143,24 @@ def behave(how: str, monitor: Monitor) -> None:
             monitor.advance(step)
 
 
-def half_result(particles: Particles, half: int, monitor: Monitor) -> HalfResult:
+def mean_image(particles: Particles, half: int, monitor: Monitor, store: Store) -> NDArray[np.float32]:
+    """Read once, and then from the store."""
+    kept = store.load(f"half{half}")
+    if kept is not None:
+        monitor.note(f"Half {half}: from the checkpoint")
+        return kept["mean"]
     indices = np.flatnonzero(particles.half_set == half)
     monitor.stage(f"Half {half}: reading", len(indices), "particles")
     with ImageReader(particles) as reader:
-        mean = reader.read(indices).mean(axis=0)
+        mean: NDArray[np.float32] = reader.read(indices).mean(axis=0)
     monitor.advance(len(indices), loss=1.0)
+    store.keep(f"half{half}", {"mean": mean})
+    return mean
+
+
+def half_result(particles: Particles, half: int, monitor: Monitor, store: Store) -> HalfResult:
+    indices = np.flatnonzero(particles.half_set == half)
+    mean = mean_image(particles, half, monitor, store)
     box = particles.optics.box_size_px
     volume = np.broadcast_to(mean, (box, box, box)).astype(np.float32)
     one = np.ones(1)

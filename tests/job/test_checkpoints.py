@@ -14,7 +14,7 @@ from gem_plugin.errors import JobAborted
 from gem_plugin.io.images import ImageReader
 from gem_plugin.io.particles import Particles, read_particles
 from gem_plugin.monitor import SilentMonitor
-from gem_plugin.reconstruct import reconstruct
+from gem_plugin.reconstruct import plan, reconstruct
 from gem_plugin.reconstruction import Reconstruction
 from tests.job.project import make_project
 
@@ -32,6 +32,8 @@ class Memory:
         self.kept: dict[str, dict[str, NDArray[Any]]] = {}
         self.names: list[str] = []  # in the order in which they were kept
         self.last: int | None = None
+        self.most_bytes = 0
+        self.most_names = 0
 
     def load(self, name: str) -> dict[str, NDArray[Any]] | None:
         found = self.kept.get(name)
@@ -43,6 +45,10 @@ class Memory:
             "arrays that can be read without pickle"
         )
         self.names.append(name)
+        self.most_bytes = max(
+            self.most_bytes, sum(array.nbytes for kept in self.kept.values() for array in kept.values())
+        )
+        self.most_names = max(self.most_names, len(self.kept))
         if self.last is not None and len(self.names) >= self.last:
             raise JobAborted("the test ends the run here")
 
@@ -94,6 +100,8 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
     kinds = {name.removeprefix("control_").partition("_")[2] for name in undisturbed.names}
     assert kinds == {"sums0", "sums1", "fits", "result"} | ({"choice"} if config is COLLAPSED else set())
     assert undisturbed.kept.keys() >= {"half1_result", "half2_result"}
+    assert undisturbed.most_names <= 8
+    assert undisturbed.most_bytes < plan(particles, config, n_threads=1).checkpoint_bytes
     n_kept = len(undisturbed.names)
     random = np.random.default_rng(3)
     of_each_kind = [undisturbed.names.index(name) + 1 for name in dict.fromkeys(undisturbed.names)]

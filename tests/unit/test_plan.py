@@ -1,6 +1,7 @@
 """What a run would take, and settings that cannot work."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def test_more_takes_more() -> None:
 
     assert of(128).memory_bytes > of().memory_bytes
     assert of(128).disk_bytes > 4 * of().disk_bytes
+    assert of(128).checkpoint_bytes > 4 * of().checkpoint_bytes
     assert of(count=100_000).seconds > of().seconds
     assert of(n_threads=8).seconds < of().seconds
     assert of(steps=1000).seconds > of(steps=10).seconds
@@ -42,6 +44,14 @@ def test_more_takes_more() -> None:
     assert of(256, sym="I1").seconds > of(256, sym="C3").seconds > of(256).seconds
     assert of(256, sym="D2").memory_bytes == of(256).memory_bytes  # its operators only move voxels
     assert of(count=100_000, fit="images").seconds > 2 * of(count=100_000).seconds
+
+
+def test_images_that_fit_into_no_memory_take_scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    few = ReconstructionConfig(fit="images", scratch=tmp_path)
+    assert plan(particles(), few, n_threads=2).scratch_bytes == 0
+    monkeypatch.setattr("gem_plugin.plan.available_memory_bytes", lambda: 1e5)
+    assert plan(particles(), few, n_threads=2).scratch_bytes == 50 * 64**2 * 4
+    assert plan(particles(), ReconstructionConfig(fit="images"), n_threads=2).scratch_bytes == 0
 
 
 def test_each_kind_of_images_takes_its_own_arrays() -> None:
