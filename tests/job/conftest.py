@@ -50,8 +50,8 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_in(directory: Path) -> set[str]:
-    """What lies in a job directory besides the story of the last run, which every run replaces."""
-    return {path.name for path in directory.iterdir()} - {"gem_progress.jsonl"}
+    """What lies in a job directory besides the story of the last run and what that had done, if it did not succeed."""
+    return {path.name for path in directory.iterdir()} - {"gem_progress.jsonl", "gem_checkpoint"}
 
 
 def standing_markers(directory: Path) -> list[str]:
