@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from relion_external.checkpoint_folder import FOLDER
 from relion_external.file_names import ALL_RESULTS
 from tests.interop.pipeline import FAILURE, REPOSITORY, SUCCESS, Pipeline
 from tests.job.project import make_project
@@ -102,6 +103,28 @@ def test_an_end_is_seen_and_the_job_continued(pipeline: Pipeline, job: str, how:
     assert all((folder / name).is_file() for name in ALL_RESULTS)
     edges = pipeline.tables()["pipeline_output_edges"]
     assert f"{job}run_class001.mrc" in set(edges["rlnPipeLineEdgeToNode"])
+
+
+@pytest.mark.parametrize("how", ["continue", "overwrite"])
+def test_an_aborted_job_goes_on_from_its_checkpoint_unless_it_is_overwritten(
+    pipeline: Pipeline, job: str, how: str
+) -> None:
+    folder = pipeline.directory / job
+    process = start(pipeline, job, "patient later")
+    deadline = time.monotonic() + SECONDS
+    while not (folder / FOLDER / "half1.npz").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (folder / "RELION_JOB_ABORT_NOW").touch()
+    assert process.wait(SECONDS) == 0
+    assert pipeline.status(job) == ABORTED
+    if how == "overwrite":
+        pipeline.relion_pipeliner("--RunJobs", job, "--sec_wait_after", "1", "--overwrite_jobs")
+    else:
+        assert run(pipeline, job, "") == SUCCESS
+    assert pipeline.status(job) == SUCCESS
+    assert ("Half 1: from the checkpoint" in (folder / "run.out").read_text()) == (how == "continue")
+    assert not (folder / FOLDER).exists()
 
 
 def test_a_finished_job_that_fails_when_it_is_continued_keeps_its_results(pipeline: Pipeline, job: str) -> None:
