@@ -176,7 +176,8 @@ def aborts(tally: Tally, job: TinyJob) -> None:
 
 def changed_stacks(tally: Tally, job: TinyJob) -> None:
     """A stack that is replaced, cut short or removed as each stage begins; as long as images are read it matters."""
-    whole, times = STACK.read_bytes(), (STACK.stat().st_atime_ns, STACK.stat().st_mtime_ns)
+    whole, kept = STACK.read_bytes(), STACK.with_name("kept.mrcs")
+    os.link(STACK, kept)
     for how in ("replaced", "cut", "removed"):
         for wanted, name in enumerate(stages(job)):
 
@@ -195,8 +196,10 @@ def changed_stacks(tally: Tally, job: TinyJob) -> None:
                 tally.defects.append(f"stack {how}: not seen in stage {name}")
             STACK.write_bytes(whole)
             _require_refusal(tally, job, f"stack {how}: put back later, in stage {wanted}, {name}")
-            os.utime(STACK, ns=times)
+            os.replace(kept, STACK)  # the file that it was
+            os.link(STACK, kept)
         tally.continued(f"stack {how}", job)
+    kept.unlink()
 
 
 def _require_refusal(tally: Tally, job: TinyJob, case: str) -> None:

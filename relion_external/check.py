@@ -110,4 +110,6 @@ def _plan(options: JobOptions, inputs: Inputs) -> "Plan":
 
 def _size(n_bytes: float) -> str:
     """Return a size in words: ``85 MB``, ``2.4 GB``."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(1, round(n_bytes / 1e6))} MB"
+    if n_bytes < 1e6:
+        return "less than 1 MB"
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{round(n_bytes / 1e6)} MB"

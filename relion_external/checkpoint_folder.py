@@ -1,16 +1,15 @@
 """What a run has done so far, in the job directory: kept for a run that continues it, removed with success.
 
-The folder holds numpy's .npz files, which hold arrays and can run no code, and a list of what they were made from. It
-is not hidden: RELION's *overwrite* removes what it sees.
+The folder holds arrays, sealed for the run that they belong to, and a list of what they were made from. It is not
+hidden: RELION's *overwrite* removes what it sees.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
+import os
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from gem_plugin.io.atomic import replacing
 from gem_plugin.io.particles import Particles
 from gem_plugin.monitor import Monitor
 from relion_external.markers import AbortSwitch
+from relion_external.options import in_words
+from relion_external.sealed import BrokenSealError, read_sealed, write_sealed
 
 FOLDER = "gem_checkpoint"
 MADE_FROM = "made_from.json"
@@ -36,10 +37,12 @@ FREE_OPTIONS = frozenset(
     | {"gpu", "scratch"}
 )
 
+_OF_PARTICLES = "what the refinement's files say of the particles"
+OptionValue = str | int | float | bool | None
 MadeFrom = dict[str, str]  # what, in words that a message can show -> its value or fingerprint
 
 
-def made_from(options: Mapping[str, object], table: Path, particles: Particles, n_processes: int) -> MadeFrom:
+def made_from(options: Mapping[str, OptionValue], table: Path, particles: Particles, n_processes: int) -> MadeFrom:
     """What a run's results follow from: the program, its settings, the particles and the image stacks.
 
     Stacks, which are large, are known by size and time of change, as they were when the run began.
@@ -50,12 +53,12 @@ def made_from(options: Mapping[str, object], table: Path, particles: Particles, 
         If the table cannot be read any more.
     """
     found = {"the version of gem-external": __version__, "the number of processes": str(n_processes)}
-    found |= {f"--{name}": str(value) for name, value in options.items() if name not in FREE_OPTIONS}
+    found |= {f"--{name}": in_words(name, value) for name, value in options.items() if name not in FREE_OPTIONS}
     try:
         found[f"the content of {table}"] = hashlib.sha256(table.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{table} cannot be read any more: {error.strerror or error}") from error
-    found["what the refinement's files say of the particles"] = _fingerprint(particles)
+    found[_OF_PARTICLES] = _fingerprint(particles)
     for path, stamp in zip(particles.stack_paths, particles.stack_stamps, strict=True):
         found[f"the image stack {path}"] = str(stamp)
     return found
@@ -96,6 +99,7 @@ class CheckpointFolder:
     ) -> None:
         self._folder = directory / FOLDER
         self._source = source
+        self._owner = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
         self._monitor = monitor
         self._switch = switch
         self._ending = f"_process{member}" if member else ""
@@ -114,6 +118,9 @@ class CheckpointFolder:
         if restart:
             self.remove()
         if not self._folder.is_dir():
+            if os.path.lexists(self._folder):
+                self._monitor.note(f"Checkpoints: none are kept, because {self._folder} is no folder; move it away")
+                self._has_room = False
             return
         for part in self._folder.glob(".*"):
             with contextlib.suppress(OSError):
@@ -124,6 +131,8 @@ class CheckpointFolder:
             self.remove()
             return
         different = [what for what in {**before, **self._source} if before.get(what) != self._source.get(what)]
+        if len(different) > 1 and _OF_PARTICLES in different:  # what else has changed is the cause
+            different.remove(_OF_PARTICLES)
         if different:
             raise OptionError(self._refusal(different, before))
         self._monitor.note(f"Checkpoints: continuing with what an earlier run left in {self._folder}")
@@ -134,13 +143,11 @@ class CheckpointFolder:
         """See `Store`; a file that is damaged is not used."""
         path = self._path(name)
         try:
-            # opened here: numpy leaves a damaged file open
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
-        except FileNotFoundError:
+            return read_sealed(path, self._owner_of(path))
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            self._monitor.note(f"Checkpoints: {path} is damaged and is not used ({error})")
+        except (OSError, BrokenSealError) as error:
+            self._monitor.note(f"Checkpoints: {path} is damaged or another's, and is not used ({error})")
             return None
 
     def keep(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -151,7 +158,7 @@ class CheckpointFolder:
             self._folder.mkdir(exist_ok=True)
             self._list()
             with replacing(self._path(name)) as temporary:
-                np.savez(temporary, **arrays)  # type: ignore[arg-type]
+                write_sealed(temporary, arrays, self._owner_of(self._path(name)))
         except (OSError, OutputError) as error:
             if not self._is_refused:
                 self._monitor.note(f"Checkpoints: none can be kept, a run that ends early will begin anew ({error})")
@@ -173,8 +180,17 @@ class CheckpointFolder:
         return is_announced or time.monotonic() - self._kept_at >= INTERVAL_S
 
     def remove(self) -> None:
-        """Remove all: the run is complete, or begins anew."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove all that runs keep there: the run is complete, or begins anew. Files of others stay."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if path.suffix == ".npz" or path.name == MADE_FROM or path.name.startswith("."):
+                    path.unlink()
+            if not self._folder.is_symlink():
+                self._folder.rmdir()
+
+    def _owner_of(self, path: Path) -> str:
+        """By which a file is known to be this one, of a run made from the same."""
+        return f"{FORMAT} {self._owner} {path.name}"
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{self._ending}.npz"
@@ -189,7 +205,7 @@ class CheckpointFolder:
     def _listed(self) -> MadeFrom | None:
         path = self._folder / MADE_FROM
         try:
-            if path.stat().st_size > _LARGEST_LIST_BYTES:
+            if not path.is_file() or path.stat().st_size > _LARGEST_LIST_BYTES:
                 return None
             listed = json.loads(path.read_text("utf-8"))
             if listed["format"] != FORMAT:

@@ -240,18 +240,20 @@ def _end_with(parent: int) -> None:
 def _assist(options: "JobOptions", team: "DistributedTeam") -> None:
     from gem_plugin.monitor import SilentMonitor
     from gem_plugin.reconstruct import assist
-    from relion_external.checkpoint_folder import CheckpointFolder
+    from relion_external.checkpoint_folder import CheckpointFolder, made_from
     from relion_external.inputs import read_inputs
     from relion_external.optimiser import resolve_optimiser
 
     team.gathered(socket.gethostname())
     options, refinement_files, _ = resolve_optimiser(options)
     monitor = SilentMonitor()
+    particles = read_inputs(options, refinement_files).particles
+    source = made_from(options.effective_settings(), options.particle_table, particles, team.size)
     assist(
-        read_inputs(options, refinement_files).particles,
+        particles,
         options.reconstruction_config(),
         n_threads=options.n_threads,
         monitor=monitor,
         team=team,
-        store=CheckpointFolder(options.directory, {}, monitor, member=team.rank),  # the first process judges its source
+        store=CheckpointFolder(options.directory, source, monitor, member=team.rank),  # the first process opens it
     )

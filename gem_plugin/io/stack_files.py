@@ -14,7 +14,7 @@ from gem_plugin.io.tiff_stack import TiffStack
 TIFF_SUFFIXES = (".tif", ".tiff")  # RELION goes by the name, too; every other name is taken for MRC
 
 
-FileStamp = tuple[int, int]  # size in bytes, time of the last change in ns
+FileStamp = tuple[int, int, int]  # size in bytes, time of the last change in ns, number on its disk
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -29,7 +29,7 @@ def file_stamp(path: Path) -> FileStamp:
         found = os.stat(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class StackFile(Protocol):

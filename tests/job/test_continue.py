@@ -1,6 +1,7 @@
 """RELION's Continue: the same command in the same directory goes on from what an earlier run had done."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -74,7 +75,7 @@ def test_a_changed_setting_is_named_and_refused(project: Project, start: Start, 
     refused = run("--seed", "7", "--particle_diameter", "50")
     assert (refused.exit_code, refused.markers) == (1, ["RELION_JOB_EXIT_FAILURE"])
     assert len(refused.errors) == 1
-    for words in ("--seed (was 0, is 7)", "--particle_diameter (was 0.0, is 50.0)", str(KEPT), "--restart"):
+    for words in ("--seed (was 0, is 7)", "--particle_diameter (was auto, is 50.0)", str(KEPT), "--restart"):
         assert words in refused.errors[0]
     assert {path: path.read_bytes() for path in KEPT.iterdir()} == before
     assert "Half 1: from the checkpoint" in run().out, "the old settings still continue"
@@ -109,9 +110,9 @@ def test_changed_particles_are_named_and_refused(project: Project, start: Start,
     interrupt(start)
     if what == "table":
         project.particles["rlnAngleRot"][3] = "12.5"
-        stamp = (project.directory / project.stack).stat()
+        os.link(project.directory / project.stack, "kept.mrcs")
         project.write()
-        os.utime(project.directory / project.stack, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        os.replace("kept.mrcs", project.directory / project.stack)  # the same file as before
     elif what == "stack":
         project.write()
     else:
@@ -127,14 +128,15 @@ def test_changed_particles_are_named_and_refused(project: Project, start: Start,
     assert (KEPT / "half1.npz").exists()
 
 
-@pytest.mark.usefixtures("_stand_in")
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "pickled"])
-def test_a_damaged_or_hostile_checkpoint_is_not_used(project: Project, start: Start, run: RunJob, how: str) -> None:
-    project.write()
-    assert run().exit_code == 0
-    expected = results()
-    interrupt(start)
-    path = KEPT / "half1.npz"
+def rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    """Write the file anew with other arrays, as numpy does."""
+    with np.load(path) as arrays:
+        changed = {name: arrays[name] for name in arrays.files}
+    change(changed)
+    np.savez(path, **changed)  # type: ignore[arg-type]
+
+
+def damage(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     if how == "pickled":
 
@@ -144,14 +146,115 @@ def test_a_damaged_or_hostile_checkpoint_is_not_used(project: Project, start: St
 
         with zipfile.ZipFile(path, "w") as archive, archive.open("mean.npy", "w") as file:
             np.lib.format.write_array(file, np.array([Hostile()], dtype=object), allow_pickle=True)
+    elif how == "huge":
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (200_000,) * 2})
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("mean.npy", header.getvalue() + bytes(100))
+    elif how == "compressed":
+        with np.load(path) as arrays:
+            np.savez_compressed(path, **{name: arrays[name] for name in arrays.files})  # type: ignore[arg-type]
+    elif how == "method":  # a bit of the zip's directory
+        data[data.rfind(b"PK\x01\x02") + 10] ^= 1
+        path.write_bytes(data)
+    elif how == "changed":
+        rewrite(path, lambda arrays: arrays.update(mean=arrays["mean"] * 2))
+    elif how == "nan":
+        rewrite(path, lambda arrays: arrays["mean"].__setitem__((0, 0), np.nan))
+    elif how == "lacking":
+        rewrite(path, lambda arrays: arrays.pop("mean"))
+    elif how == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
     else:
         data[len(data) // 2] ^= 0xFF
         path.write_bytes({"cut": data[:-100], "flipped": data, "empty": b""}[how])
+
+
+DAMAGES = (
+    "cut",
+    "flipped",
+    "empty",
+    "pickled",
+    "huge",
+    "compressed",
+    "method",
+    "changed",
+    "nan",
+    "lacking",
+    "pipe",
+    "folder",
+)
+
+
+def as_if_interrupted(run: RunJob) -> dict[str, bytes]:
+    """The results of a whole run, and the checkpoint of one that was not; in this process, for many cases."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CheckpointFolder, "remove", lambda _: None)
+        assert run().exit_code == 0
+    return results()
+
+
+@pytest.mark.usefixtures("_stand_in")
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_or_hostile_checkpoint_is_not_used(project: Project, run: RunJob, how: str) -> None:
+    project.write()
+    expected = as_if_interrupted(run)
+    damage(KEPT / "half1.npz", how)
     again = run()
     assert (again.exit_code, again.err) == (0, "")
-    assert "half1.npz is damaged and is not used" in again.out
+    assert "half1.npz is damaged or another's, and is not used" in again.out
+    assert "Half 1: from the checkpoint" not in again.out
+    assert "Half 2: from the checkpoint" in again.out
     assert not Path("executed").exists()
     assert results() == expected
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_what_belongs_to_another_half_or_another_run_is_not_used(project: Project, run: RunJob) -> None:
+    project.write()
+    as_if_interrupted(run)
+    other = (KEPT / "half1.npz").read_bytes()
+    (KEPT / "half2.npz").write_bytes(other)
+    again = run()
+    assert again.exit_code == 0
+    assert "half2.npz is damaged or another's" in again.out
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CheckpointFolder, "remove", lambda _: None)
+        assert run("--seed", "1").exit_code == 0
+    (KEPT / "half1.npz").write_bytes(other)
+    seeded = run("--seed", "1")
+    assert (seeded.exit_code, "half1.npz is damaged or another's" in seeded.out) == (0, True)
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_a_folder_elsewhere_behind_a_link_is_as_good(project: Project, run: RunJob) -> None:
+    project.write()
+    as_if_interrupted(run)
+    elsewhere = Path("scratch").absolute()
+    KEPT.rename(elsewhere)
+    KEPT.symlink_to(elsewhere)
+    (elsewhere / "notes.txt").write_text("of the user")
+    anew = run("--restart")
+    assert (anew.exit_code, anew.err) == (0, "")
+    assert "from the checkpoint" not in anew.out
+    assert [path.name for path in elsewhere.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.usefixtures("_stand_in")
+@pytest.mark.parametrize("option", [(), ("--restart",)])
+def test_a_file_in_the_folders_place_is_told_once(project: Project, run: RunJob, option: tuple[str, ...]) -> None:
+    project.write()
+    JOB.mkdir(parents=True)
+    KEPT.write_text("of the user")
+    result = run(*option)
+    assert (result.exit_code, result.err) == (0, "")
+    assert result.out.count("Checkpoints:") == 1
+    assert "is no folder" in result.out
+    assert KEPT.read_text() == "of the user"
 
 
 @pytest.mark.usefixtures("_stand_in")
