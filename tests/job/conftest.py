@@ -43,9 +43,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the science by the stand-in."""
-    monkeypatch.setattr("gem_plugin.reconstruct.reconstruct", fake.reconstruct)
-    monkeypatch.setattr("gem_plugin.reconstruct.plan", fake.plan)
+    # first where it was imported to: an import after the next line would keep the stand-in for the tests that follow
     monkeypatch.setattr("relion_external.check.plan", fake.plan)
+    monkeypatch.setattr("gem_plugin.reconstruct.plan", fake.plan)
+    monkeypatch.setattr("gem_plugin.reconstruct.reconstruct", fake.reconstruct)
     monkeypatch.setattr("relion_external.outputs.write_report", fake.write_report)
 
 

@@ -97,7 +97,8 @@ def test_losses_and_gradients_are_the_hosts(symmetry: str, monkeypatch: pytest.M
     with term("cpu", symmetry) as host, term("cuda", symmetry) as device:
         for _ in range(3):
             assert device.backward(ours, 0, 1) == pytest.approx(host.backward(theirs, 0, 1), rel=1e-5)
-        assert device.best_scale(ours) == pytest.approx(host.best_scale(theirs), rel=1e-4)
+        # images of noise: the scale is next to nothing, a small difference of two losses
+        assert device.best_scale(ours) == pytest.approx(host.best_scale(theirs), rel=1e-4, abs=2e-6)
     for name, a, b in zip(("centres", "log-scales", "quaternions", "amplitudes"), ours, theirs, strict=True):
         assert a.grad is not None
         assert b.grad is not None
