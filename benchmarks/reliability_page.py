@@ -48,6 +48,7 @@ def section(faults: Json, soak: Json) -> str:
     return f"""{said(faults)}: {sum(faults["cases"].values())} faults in jobs of some seconds,
 which keep a checkpoint after each step of a fit. After most of them the same command was given again, without a fault:
 marker and results were then compared with those of an undisturbed run, and the directory with what belongs there.
+A run that is killed before it has begun leaves no marker, one that is killed after its success keeps that.
 
 {counts_of_faults(faults)}
 
