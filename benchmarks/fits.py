@@ -4,13 +4,14 @@
 half set once, and fits it
 
 * as the program does, but once: Adam in large steps, eleven numbers free;
-* twice and three times from other draws, the maps averaged (the program: twice);
+* twice and eight times from other draws, the maps averaged (the program: so often, by the number of Gaussians);
 * with the small steps and long memory that suit a noisy gradient, for as many steps and for two and a half times as
   many;
 * with round Gaussians, whose three widths stay one number;
 * by L-BFGS on all numbers, with as many evaluations of the likelihood;
 * with the amplitudes, in which the likelihood is quadratic, solved by conjugate gradients after every tenth step;
-* without the prior on the signal's power;
+* without the prior on the signal's power, and with every shell's residual counted once, as the likelihood has it;
+* with centres as dense as the start density itself, and not as its power;
 * with density control: twice during the fit the weakest twentieth of the Gaussians goes where the residual b - T v is
   largest.
 
@@ -40,7 +41,8 @@ from gem_plugin.fit import FitSettings, FitState, GaussianFit, stochastic_settin
 from gem_plugin.gaussians.model import Gaussians
 from gem_plugin.gaussians.start import choose_n_gaussians, start_density
 from gem_plugin.half_data import accumulate_quarters
-from gem_plugin.half_fits import COLLAPSED_SCHEDULE_STEPS, HalfData, data_term
+from gem_plugin.half_fits import COLLAPSED_SCHEDULE_STEPS
+from gem_plugin.half_problem import HalfData, data_term
 from gem_plugin.io.particles import read_particles
 from gem_plugin.monitor import SilentMonitor
 from gem_plugin.normal_equations import NormalEquations
@@ -218,7 +220,7 @@ class Way:
     name: str
     fit: Fit
     n_fits: int = 1
-    has_prior: bool = True
+    half: type[HalfData] = HalfData
 
 
 class WithoutPrior(HalfData):
@@ -227,13 +229,27 @@ class WithoutPrior(HalfData):
     signal_prior = np.zeros(1)
 
 
+class WithoutEmphasis(HalfData):
+    """A half whose fits count the residuals of all shells once."""
+
+    emphasis = np.ones(1)
+
+
+class AsDense(HalfData):
+    """A half whose Gaussians start as dense as the density."""
+
+    start_power = 1.0
+
+
 WAYS = (
     Way("Adam, once", adam(FitSettings(STEPS, STEPS))),
     Way("Adam, twice, averaged", adam(FitSettings(STEPS, STEPS)), 2),
-    Way("Adam, three times, averaged", adam(FitSettings(STEPS, STEPS)), 3),
+    Way("Adam, eight times, averaged", adam(FitSettings(STEPS, STEPS)), 8),
     Way("small steps", adam(stochastic_settings(STEPS, STEPS))),
     Way("small steps, 2.5 times as many", adam(stochastic_settings(5 * STEPS // 2, 5 * STEPS // 2))),
-    Way("without the prior on the power", adam(FitSettings(STEPS, STEPS)), has_prior=False),
+    Way("without the prior on the power", adam(FitSettings(STEPS, STEPS)), half=WithoutPrior),
+    Way("every shell counted once", adam(FitSettings(STEPS, STEPS)), half=WithoutEmphasis),
+    Way("as dense as the start", adam(FitSettings(STEPS, STEPS)), half=AsDense),
     Way("round Gaussians", adam(FitSettings(STEPS, STEPS), make_round)),
     Way("L-BFGS", l_bfgs),
     Way("amplitudes solved", adam(FitSettings(STEPS, STEPS), solve_amplitudes)),
@@ -272,8 +288,7 @@ def try_way(way: Way, data: list[tuple[HalfData, NormalEquations]]) -> tuple[dic
     for number, (half, equations) in enumerate(data, start=1):
         generator = np.random.default_rng(number)
         curves = []
-        if not way.has_prior:
-            half = WithoutPrior(half.name, half.particles, half.quarters, half.start, half.n_gaussians, half.run)
+        half = way.half(half.name, half.particles, half.quarters, half.start, half.n_gaussians, half.run)
         with data_term(half, equations, np.zeros(0, dtype=np.int64), generator) as term:
             assert isinstance(term, CollapsedTerm)
             for _ in range(way.n_fits):

@@ -57,7 +57,7 @@ class FitSettings:
     centre_rate_px: float = 0.14
     log_scale_rate: float = 0.05
     quaternion_rate: float = 0.06
-    amplitude_rate: float = 0.01  # of the softplus argument
+    amplitude_rate: float = 0.005  # of the softplus argument
     betas: tuple[float, float] = (0.7, 0.95)
     final_rate: float = 0.03
     smallest_scale_voxels: float = 0.55  # of the term's grid: the samples of narrower ones are no longer Gaussian

@@ -13,7 +13,8 @@ from gem_plugin.config import ReconstructionConfig
 from gem_plugin.gaussians.model import Gaussians, averaged
 from gem_plugin.gaussians.start import choose_n_gaussians, start_density
 from gem_plugin.half_data import QuarterSums, read_quarters, solve_quarters
-from gem_plugin.half_fits import HalfData, StepPlan, drawn, fit_as_often_as_averaged, n_fits_of, plan_steps
+from gem_plugin.half_fits import StepPlan, fit_as_often_as_averaged, plan_steps
+from gem_plugin.half_problem import HalfData, drawn
 from gem_plugin.io.particles import Particles
 from gem_plugin.particle_results import check_residuals, particle_results
 from gem_plugin.prediction import Imaging
@@ -84,8 +85,7 @@ def fit_half(particles: Particles, half_set: int, read: QuarterSums, run: Run) -
     n_gaussians = max((run.config.n_gaussians or choose_n_gaussians(start, pixel)) // run.group.order, 1)
     half = HalfData(name, particles, quarters, start, n_gaussians, run)
     plan = plan_steps(half, np.random.default_rng(quarter_seed))
-    fits_of = "" if n_fits_of(run.config) == 1 else f"{n_fits_of(run.config)} fits of "
-    each = "" if n_fits_of(run.config) == 1 else " each"
+    fits_of, each = ("", "") if half.n_fits == 1 else (f"{half.n_fits} fits of ", " each")
     run.monitor.note(f"{name}: {fits_of}{n_gaussians} Gaussians, {plan.n_steps} steps{each}{_why(run.config, plan)}")
     fits, history = fit_as_often_as_averaged(half, equations, plan, np.random.default_rng(half_seed))
     return FittedHalf(half, equations.n_particles, fits, _with_scores(history, plan.scores))

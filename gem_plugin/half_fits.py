@@ -4,37 +4,27 @@ A fit is kept now and then; one that an earlier run has begun goes on where it w
 """
 
 import contextlib
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gem_plugin.collapsed_term import CollapsedTerm
+from gem_plugin.coarse_scale import to_coarse_density
 from gem_plugin.config import ReconstructionConfig
-from gem_plugin.fit import DataTerm, FitSettings, FitState, GaussianFit, stochastic_settings
+from gem_plugin.fit import FitSettings, FitState, GaussianFit, stochastic_settings
 from gem_plugin.gaussians.model import Gaussians
-from gem_plugin.gaussians.start import Start, choose_coarse_box, place_gaussians
-from gem_plugin.half_data import QuarterSets
-from gem_plugin.image_term import PARTICLES_PER_STEP, ImageTerm
-from gem_plugin.imaging import image_planes
-from gem_plugin.io.particles import Particles
+from gem_plugin.half_problem import HalfData, data_term, drawn
+from gem_plugin.image_term import PARTICLES_PER_STEP
 from gem_plugin.masks import soft_mask
-from gem_plugin.noise import noise_power_at
 from gem_plugin.normal_equations import NormalEquations
-from gem_plugin.prediction import Imaging
 from gem_plugin.reconstruction import FitHistory
-from gem_plugin.render import Map, choose_render_box, gaussian_map
 from gem_plugin.resuming import fit_arrays, gaussian_arrays, gaussians_of, resume
-from gem_plugin.run import Run
-from gem_plugin.signal_prior import prior_weight, with_prior
-from gem_plugin.spreading import fast_even_size
 from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice
 
 COLLAPSED_SCHEDULE_STEPS = 40
-FITS = 2  # of a half, from other random draws, whose maps are averaged: what only one of them made is mostly noise
+COLLAPSED_FEWEST_STEPS = 20  # where there is signal: earlier, the shells that count little have hardly moved
+LOG_SCALE_RATES = 0.02, 0.05  # where the signal does not reach far, and where all shells show it
 IMAGES_SCHEDULE_EPOCHS = 10
 FEWEST_IMAGES_SCHEDULE_STEPS = 300
 
@@ -46,75 +36,6 @@ class StepPlan:
     n_steps: int
     schedule_steps: int
     scores: StepChoice | None
-
-
-@dataclass(frozen=True)
-class HalfData:
-    """What the fits of one half need: its particles, their two arrays, and where its Gaussians start."""
-
-    name: str
-    particles: Particles
-    quarters: QuarterSets
-    start: Start
-    n_gaussians: int
-    run: Run
-
-    @functools.cached_property
-    def signal_prior(self) -> NDArray[np.float64]:
-        """1 / tau^2 of each shell, for a part of the half too: the signal's power does not depend on the data."""
-        first, second = self.quarters.equations
-        return prior_weight(first + second, self.start, self.run.last_shell)
-
-    @functools.cached_property
-    def imaging(self) -> Imaging:
-        """How the half's images are compared with Gaussians."""
-        run, quarters = self.run, self.quarters
-        planes = image_planes(self.particles, run.plane)
-        return Imaging(
-            run.plane,
-            planes,
-            tuple(noise_power_at(noise, plane) for noise, plane in zip(quarters.noise, planes, strict=True)),
-            quarters.greyscale,
-            tuple(run.render_box_px if plane is run.plane else choose_render_box(plane) for plane in planes),
-        )
-
-    def place(self, generator: np.random.Generator) -> Gaussians:
-        """A random draw of Gaussians on the start density."""
-        group = self.run.group
-        return place_gaussians(self.start.density, self.n_gaussians, generator, group.name, group.order)
-
-
-@contextlib.contextmanager
-def data_term(
-    half: HalfData, equations: NormalEquations, indices: NDArray[np.int64], generator: np.random.Generator
-) -> Iterator[DataTerm]:
-    """The likelihood of some particles of the half: image by image, or collapsed in the box that holds the density.
-
-    Collapsed, the signal's power that the half itself shows is a prior on the map.
-    """
-    run = half.run
-    if run.config.fit == "images":
-        with ImageTerm(
-            half.particles,
-            indices,
-            half.imaging,
-            engine=run.engine,
-            generator=generator.spawn(1)[0],  # its thread draws while Gaussians are placed
-            group=run.group,
-            scratch=run.config.scratch,
-            tell=lambda sentence: run.monitor.note(f"{half.name}: {sentence}"),
-        ) as term:
-            yield term
-        return
-    window = min(fast_even_size(half.start.window_px * run.voxels_per_px), run.render_box_px)
-    yield CollapsedTerm(
-        with_prior(equations.window(window), half.signal_prior, run.render_box_px),
-        engine=run.engine,
-        n_threads=run.n_threads,
-        voxels_per_px=run.voxels_per_px,
-        coarse_box=choose_coarse_box(half.start, window, run.render_box_px),
-        group=run.group,
-    )
 
 
 def schedule_steps(config: ReconstructionConfig, n_particles: int) -> int:
@@ -144,7 +65,13 @@ def plan_steps(half: HalfData, generator: np.random.Generator) -> StepPlan:
     if not (kept and kept["is_made"]):
         run.monitor.stage(f"{half.name}: choosing the number of steps", steps, "steps")
         _fit_a_quarter(half, steps, score, choice, kept, generator)
-    return StepPlan(choice.for_the_half(steps), steps, choice)
+    return StepPlan(_steps_of_the_half(choice, steps, run.config), steps, choice)
+
+
+def _steps_of_the_half(choice: StepChoice, schedule: int, config: ReconstructionConfig) -> int:
+    """What the scores say, but a collapsed fit takes at least half its schedule."""
+    fewest = COLLAPSED_FEWEST_STEPS if config.fit == "collapsed" else 1
+    return max(choice.for_the_half(schedule), fewest)
 
 
 def _fit_a_quarter(
@@ -171,7 +98,7 @@ def _fit_a_quarter(
             keep(**fit_arrays(fit, state.step))
 
     with data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
-        settings = _settings(run.config, steps, steps)
+        settings = _settings(half, steps, steps)
         fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         first_step = _resumed(fit, kept, half)
         with contextlib.suppress(_EnoughError):
@@ -197,7 +124,7 @@ def fit_as_often_as_averaged(
 ) -> tuple[list[Gaussians], FitHistory]:
     """Fit the half as often as is averaged; the history is that of the first fit."""
     run = half.run
-    n_fits = n_fits_of(run.config)
+    n_fits = half.n_fits
     kept = run.checkpoints.load("fits") or {}
     fits = gaussians_of(kept)
     losses: list[float] = kept["losses"].tolist() if kept else []
@@ -217,13 +144,14 @@ def fit_as_often_as_averaged(
         if run.checkpoints.is_due():
             keep(**fit_arrays(fit, state.step))
 
-    settings = _settings(run.config, plan.n_steps, plan.schedule_steps)
+    settings = _settings(half, plan.n_steps, plan.schedule_steps)
     with data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
         starts = [half.place(generator) for _ in range(n_fits)]
         for start in starts[len(fits) :]:
             fit = GaussianFit(term, start, settings, double=run.engine == "reference")
             first_step, kept = _resumed(fit, kept, half), {}
-            fits.append(fit.run(on_step, first_step, lambda sentence: run.monitor.warn(f"{half.name}: {sentence}")))
+            fitted = fit.run(on_step, first_step, lambda sentence: run.monitor.warn(f"{half.name}: {sentence}"))
+            fits.append(_finished(fitted, half))
             keep()
     n = len(losses)
     counts = np.full(n, n_fits * half.n_gaussians)
@@ -231,16 +159,18 @@ def fit_as_often_as_averaged(
     return fits, history
 
 
-def n_fits_of(config: ReconstructionConfig) -> int:
-    """One where the number of Gaussians was given: it is kept to."""
-    return 1 if config.n_gaussians or config.fit == "images" else FITS
+def _settings(half: HalfData, n_steps: int, schedule: int) -> FitSettings:
+    """Widths move the slower the less of the signal there is to move them: what does is noise."""
+    if half.run.config.fit == "images":
+        return stochastic_settings(n_steps, schedule)
+    slow, fast = LOG_SCALE_RATES
+    return FitSettings(n_steps, schedule, log_scale_rate=slow + (fast - slow) * half.reach**2)
 
 
-def _settings(config: ReconstructionConfig, n_steps: int, schedule: int) -> FitSettings:
-    return stochastic_settings(n_steps, schedule) if config.fit == "images" else FitSettings(n_steps, schedule)
-
-
-def drawn(gaussians: Gaussians, run: Run) -> Map:
-    """The map of some Gaussians on the images' pixels, [n, n, n]."""
-    box, fine_box = run.plane.box_size_px, run.render_box_px
-    return gaussian_map(gaussians, box, fine_box, engine=run.engine, n_threads=run.n_threads)
+def _finished(fitted: Gaussians, half: HalfData) -> Gaussians:
+    """A fit, its coarse density made the data's as far as few steps have not, where the signal does not reach far."""
+    run, quarters = half.run, half.quarters
+    if run.config.fit == "images":
+        return fitted
+    model_free = (quarters.maps[0] + quarters.maps[1]) / 2
+    return to_coarse_density(fitted, drawn(fitted, run), model_free, half.start.quarter_fsc, 1 - half.reach)

@@ -2,7 +2,8 @@
 
 The half is split in two quarter sets A and B. Gaussians are fitted to A and, as they go, correlated with B's model-free
 map, shell by shell: since B's noise is unknown to A, the mean correlation rises while the fit learns the particle and
-falls when it learns A's noise. The half, with twice the data, is given somewhat more steps than were best for A.
+falls when it learns A's noise. The half, with twice the data, is given somewhat more steps than were best for A, but
+not the schedule's end, where a mean of several fits gains nothing.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 EVALUATIONS = 20  # in a whole schedule
 PATIENCE = 4  # evaluations without a better one: the schedule's end would not bring it back
 MORE_DATA_MORE_STEPS = 1.5  # the half's best step over the quarter's; too few cost more than too many
-FEWEST_SHARE = 0.3  # of the schedule
+FEWEST_SHARE, MOST_SHARE = 0.3, 0.75  # of the schedule
 
 
 class HeldOutScore:
@@ -80,4 +81,4 @@ class StepChoice:
         if not self.scores:
             return fewest
         best = self.steps[int(np.argmax(self.scores))]
-        return int(np.clip(round(MORE_DATA_MORE_STEPS * best), fewest, schedule_steps))
+        return int(np.clip(round(MORE_DATA_MORE_STEPS * best), fewest, round(MOST_SHARE * schedule_steps)))

@@ -15,10 +15,11 @@ from gem_plugin.spreading import fast_even_size
 Map = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 
-START_SCALE_PX = 0.9
+ATOM_SCALE_IN_ANGSTROMS = 1.2  # a width: that of an atom's density with a B-factor of a hundred square Angstrom
+SMALLEST_START_SCALE_PX, START_SCALE_PX = 0.7, 0.9
 PLAIN_FSC = 0.143  # shells of the quarter maps below it do not shape the start
 SOLVENT_SIGMAS = 2.0  # density below this many standard deviations of the negative voxels is solvent
-GAUSSIANS_PER_BIT = 1.5
+GAUSSIANS_PER_BIT = 2.25
 MOST_PER_ATOM = 2.0
 CUBIC_ANGSTROMS_PER_ATOM = 17.0  # protein: 1.21 cubic Angstrom a dalton, 14.1 dalton a heavy atom with its hydrogens
 WINDOW_SHARE = 0.998  # of the density
@@ -93,6 +94,11 @@ def choose_n_gaussians(start: Start, pixel_size_in_angstroms: float) -> int:
     return int(np.clip(round(n_gaussians), FEWEST, MOST))
 
 
+def start_scale_px(pixel_size_in_angstroms: float) -> float:
+    """The width that Gaussians start with: an atom's, as far as pixels of that size can show it."""
+    return float(np.clip(ATOM_SCALE_IN_ANGSTROMS / pixel_size_in_angstroms, SMALLEST_START_SCALE_PX, START_SCALE_PX))
+
+
 def choose_coarse_box(start: Start, window: int, box: int) -> int:
     """Voxels on an axis for a fit's first steps: just fine enough for what the start map shows.
 
@@ -104,7 +110,13 @@ def choose_coarse_box(start: Start, window: int, box: int) -> int:
 
 
 def place_gaussians(
-    density: Map, n_gaussians: int, generator: np.random.Generator, symmetry: str = "C1", order: int = 1
+    density: Map,
+    n_gaussians: int,
+    generator: np.random.Generator,
+    symmetry: str = "C1",
+    order: int = 1,
+    *,
+    scale_px: float = START_SCALE_PX,
 ) -> Gaussians:
     """Round Gaussians of equal amplitude, as dense as the density; a stratified random draw.
 
@@ -114,6 +126,7 @@ def place_gaussians(
     n_gaussians : >= 1, of one asymmetric unit
     generator : the half's own
     symmetry, order : the point group of the density and its order; Gaussians may lie in any asymmetric unit
+    scale_px : their width
     """
     n = density.shape[0]
     cumulative = np.cumsum(density.ravel(), dtype=np.float64)
@@ -125,7 +138,7 @@ def place_gaussians(
     quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
     return Gaussians(
         centres.astype(np.float32),
-        np.full((n_gaussians, 3), math.log(START_SCALE_PX), dtype=np.float32),
+        np.full((n_gaussians, 3), math.log(scale_px), dtype=np.float32),
         quaternions.astype(np.float32),
         np.full(n_gaussians, cumulative[-1] / n_gaussians / order, dtype=np.float32),
         symmetry,

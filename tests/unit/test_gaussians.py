@@ -5,7 +5,7 @@ import pytest
 
 from gem_plugin.errors import InputError
 from gem_plugin.gaussians.model import averaged
-from gem_plugin.gaussians.start import Start, choose_n_gaussians, place_gaussians, start_density
+from gem_plugin.gaussians.start import Start, choose_n_gaussians, place_gaussians, start_density, start_scale_px
 from gem_plugin.gaussians.storage import load_gaussians, save_gaussians
 from gem_plugin.phantom import density, make_phantom
 from gem_plugin.render import gaussian_map
@@ -45,6 +45,14 @@ def test_gaussians_follow_the_density_and_keep_its_sum() -> None:
     light = np.abs(gaussians.centres_px - np.array([-3, 0, 4])).max(axis=1) <= 0.5
     assert dense.sum() == 300
     assert light.sum() == 100
+
+
+def test_gaussians_start_as_wide_as_an_atom_as_far_as_the_pixels_show_it() -> None:
+    assert start_scale_px(1.5) * 1.5 == pytest.approx(1.2)
+    assert start_scale_px(0.8) == start_scale_px(1.2) == 0.9
+    assert start_scale_px(3.0) == start_scale_px(4.0) == 0.7
+    gaussians = place_gaussians(np.ones((8, 8, 8)), 20, np.random.default_rng(0), scale_px=0.8)
+    np.testing.assert_allclose(np.exp(gaussians.log_scales), 0.8, rtol=1e-6)
 
 
 def test_different_generators_place_differently() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from gem_plugin.fsc import Shells
 from gem_plugin.masks import soft_mask
 from gem_plugin.phantom import density, make_phantom
-from gem_plugin.stopping import FEWEST_SHARE, MORE_DATA_MORE_STEPS, PATIENCE, HeldOutScore, StepChoice
+from gem_plugin.stopping import FEWEST_SHARE, MORE_DATA_MORE_STEPS, MOST_SHARE, PATIENCE, HeldOutScore, StepChoice
 
 N = 48
 
@@ -47,5 +47,5 @@ def test_the_half_gets_more_steps_than_the_quarters_best() -> None:
     ]
     assert ended.index(True) == 5 + PATIENCE
     assert choice.for_the_half(100) == round(MORE_DATA_MORE_STEPS * 30)
-    assert choice.for_the_half(40) == 40
+    assert choice.for_the_half(40) == round(MOST_SHARE * 40)
     assert StepChoice([5, 10], [0.9, 0.1]).for_the_half(100) == round(FEWEST_SHARE * 100)
