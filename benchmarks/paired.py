@@ -10,26 +10,26 @@ from our_job import run_job
 from relion_baseline import reconstruct
 from simulate import simulate
 
-MOLECULE = "cxcr4"
+MOLECULES = ("cxcr4", "30S")
 N_PARTICLES = 4000
 SIGNAL_TO_NOISE = 0.015
 SEED = 7
 PROGRAMS = ("relion_reconstruct", "ours")
 
 
-def paired_runs(data: Path, n_threads: int, repeats: int, n_particles: int = N_PARTICLES) -> dict[str, Any]:
-    """Run both programs in turn and print their times.
+def paired_runs(name: str, data: Path, n_threads: int, repeats: int, n_particles: int = N_PARTICLES) -> dict[str, Any]:
+    """Run both programs in turn on a molecule's particles and print their times.
 
     A first run of ours, which compiles kernels and fills the disk's cache, is not counted; nor is the making of the
     particles. RELION's time is that of both half sets, one after the other.
     """
-    molecule = BY_NAME[MOLECULE]
+    molecule = BY_NAME[name]
     seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     with tempfile.TemporaryDirectory(prefix="gem_speed_") as scratch:
         project = simulate(
             molecule.plain_truth(data, Path(scratch)),
             PIXEL_SIZE_IN_ANGSTROMS,
-            Path(scratch) / MOLECULE,
+            Path(scratch) / name,
             n_particles=n_particles,
             signal_to_noise=SIGNAL_TO_NOISE,
             seed=SEED,
@@ -39,14 +39,17 @@ def paired_runs(data: Path, n_threads: int, repeats: int, n_particles: int = N_P
         for repeat in range(1, repeats + 1):
             baseline = reconstruct(project.directory, table, project.directory)
             job = run_job(project.directory, table, n_threads=n_threads)
-            for name, value in zip(PROGRAMS, (baseline.wall_seconds, job.wall_seconds), strict=True):
-                seconds[name].append(value)
-            print(f"pair {repeat}: RELION {baseline.wall_seconds:.1f} s, ours {job.wall_seconds:.1f} s", flush=True)
+            for program, value in zip(PROGRAMS, (baseline.wall_seconds, job.wall_seconds), strict=True):
+                seconds[program].append(value)
+            print(
+                f"{name}, pair {repeat}: RELION {baseline.wall_seconds:.1f} s, ours {job.wall_seconds:.1f} s",
+                flush=True,
+            )
     figures = summary(seconds)
     print(
-        f"whole processes: ours takes {figures['median_ratio']:.1f} times RELION's time, the median of {repeats} pairs"
+        f"{name}, whole processes: ours takes {figures['median_ratio']:.1f} times RELION's time, the median of {repeats} pairs"
     )
-    about = f"{MOLECULE}, box {molecule.box_size_px}, {n_particles} particles, SNR {SIGNAL_TO_NOISE:g}"
+    about = f"{name}, box {molecule.box_size_px}, {n_particles} particles, SNR {SIGNAL_TO_NOISE:g}"
     return {"set": about, "threads_of_ours": n_threads, **figures}
 
 

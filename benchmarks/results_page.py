@@ -188,8 +188,7 @@ def speed_section(speed: Json) -> str:
     if "repeats" not in speed.get("voxelize", {}):
         return head + NOT_RUN
     parts = [head + about(speed)]
-    paired = speed.get("paired")
-    if paired:
+    for paired in speed["paired"]:
         rows = [
             [name, str(len(paired["seconds"][name])), *(f"{value:.1f}" for value in three_numbers(paired, name))]
             for name in paired["seconds"]
@@ -200,7 +199,7 @@ def speed_section(speed: Json) -> str:
             f"Ours takes {paired['median_ratio']:.1f} times as long (median of the pairs).\n"
         )
         parts.append(table(["program", "runs", "median (s)", "least (s)", "most (s)"], rows))
-    else:
+    if not speed["paired"]:
         parts.append("Whole-process times: missing.\n")
     voxelize, repeats = speed["voxelize"], speed["voxelize"]["repeats"]
     rows = [

@@ -22,7 +22,7 @@ import numba
 import numpy as np
 import torch
 from machine import write_results
-from paired import paired_runs
+from paired import MOLECULES, paired_runs
 from relion_baseline import require_relion
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, not an installed version
@@ -132,12 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with models/")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each whole program; 0: none (5)")
+    parser.add_argument("--only", nargs="+", choices=MOLECULES, default=list(MOLECULES), help="molecules of the pairs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    paired = None
+    paired = []
     if arguments.pairs:
         require_relion()
-        paired = paired_runs(arguments.data.resolve(), arguments.threads, arguments.pairs)
+        data = arguments.data.resolve()
+        paired = [paired_runs(name, data, arguments.threads, arguments.pairs) for name in arguments.only]
     numba.set_num_threads(min(arguments.threads, numba.get_num_threads()))
     torch.set_num_threads(arguments.threads)
     engines = compare_engines()
