@@ -41,13 +41,12 @@ def paired_runs(name: str, data: Path, n_threads: int, repeats: int, n_particles
             job = run_job(project.directory, table, n_threads=n_threads)
             for program, value in zip(PROGRAMS, (baseline.wall_seconds, job.wall_seconds), strict=True):
                 seconds[program].append(value)
-            print(
-                f"{name}, pair {repeat}: RELION {baseline.wall_seconds:.1f} s, ours {job.wall_seconds:.1f} s",
-                flush=True,
-            )
+            theirs, ours = (seconds[program][-1] for program in PROGRAMS)
+            print(f"{name}, pair {repeat}: RELION {theirs:.1f} s, ours {ours:.1f} s", flush=True)
     figures = summary(seconds)
     print(
-        f"{name}, whole processes: ours takes {figures['median_ratio']:.1f} times RELION's time, the median of {repeats} pairs"
+        f"{name}, whole processes: ours takes {figures['median_ratio']:.1f} times RELION's time, "
+        f"the median of {repeats} pairs"
     )
     about = f"{name}, box {molecule.box_size_px}, {n_particles} particles, SNR {SIGNAL_TO_NOISE:g}"
     return {"set": about, "threads_of_ours": n_threads, **figures}
