@@ -20,7 +20,7 @@ from gem_plugin.symmetry import cosets, point_group
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
 POINTS_PER_CORE_SECOND = 1.5e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
-STEPS_EXPECTED = 160  # of both halves and the two fits that choose the steps
+STEPS_EXPECTED = 300  # of both halves, each fitted two to eight times, and the two fits that choose the steps
 FIXED_SECONDS = 20.0
 PROJECTED_PIXELS_PER_CORE_SECOND = 5e6  # of the images that --fit images draws and differentiates
 IMAGES_DRAWN_PER_PARTICLE = 20  # by the fits of --fit images
