@@ -43,13 +43,13 @@ class Project:
 
 
 PROJECTS = (
-    Project("betagal_10204", "Refine3D/job029/run_data.star", "truth/5a1a_64px_3.54A.mrc", target=0.75),
-    Project("betagal_10204", "Refine3D/job029/run_data.star", "truth/5a1a_64px_3.54A.mrc", target=0.85, symmetry="D2"),
+    Project("betagal_10204", "Refine3D/job029/run_data.star", "truth/5a1a_64px_3.54A.mrc", target=0.79),
+    Project("betagal_10204", "Refine3D/job029/run_data.star", "truth/5a1a_64px_3.54A.mrc", target=0.87, symmetry="D2"),
     Project(
         "refine3d_313",
         "Refine3D/job005/run_data.star",
         "truth.mrc",
-        target=0.93,
+        target=0.95,
         mask="MaskCreate/job006/mask.mrc",
         refined_half_maps=(
             "Refine3D/job005/run_half1_class001_unfil.mrc",

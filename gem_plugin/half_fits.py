@@ -98,7 +98,7 @@ def _fit_a_quarter(
             keep(**fit_arrays(fit, state.step))
 
     with data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
-        settings = _settings(half, steps, steps)
+        settings = fit_settings(half, steps, steps)
         fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         first_step = _resumed(fit, kept, half)
         with contextlib.suppress(_EnoughError):
@@ -144,14 +144,14 @@ def fit_as_often_as_averaged(
         if run.checkpoints.is_due():
             keep(**fit_arrays(fit, state.step))
 
-    settings = _settings(half, plan.n_steps, plan.schedule_steps)
+    settings = fit_settings(half, plan.n_steps, plan.schedule_steps)
     with data_term(half, equations, np.concatenate(half.quarters.indices), generator) as term:
         starts = [half.place(generator) for _ in range(n_fits)]
         for start in starts[len(fits) :]:
             fit = GaussianFit(term, start, settings, double=run.engine == "reference")
             first_step, kept = _resumed(fit, kept, half), {}
             fitted = fit.run(on_step, first_step, lambda sentence: run.monitor.warn(f"{half.name}: {sentence}"))
-            fits.append(_finished(fitted, half))
+            fits.append(finished(fitted, half))
             keep()
     n = len(losses)
     counts = np.full(n, n_fits * half.n_gaussians)
@@ -159,7 +159,7 @@ def fit_as_often_as_averaged(
     return fits, history
 
 
-def _settings(half: HalfData, n_steps: int, schedule: int) -> FitSettings:
+def fit_settings(half: HalfData, n_steps: int, schedule: int) -> FitSettings:
     """Widths move the slower the less of the signal there is to move them: what does is noise."""
     if half.run.config.fit == "images":
         return stochastic_settings(n_steps, schedule)
@@ -167,7 +167,7 @@ def _settings(half: HalfData, n_steps: int, schedule: int) -> FitSettings:
     return FitSettings(n_steps, schedule, log_scale_rate=slow + (fast - slow) * half.reach**2)
 
 
-def _finished(fitted: Gaussians, half: HalfData) -> Gaussians:
+def finished(fitted: Gaussians, half: HalfData) -> Gaussians:
     """A fit, its coarse density made the data's as far as few steps have not, where the signal does not reach far."""
     run, quarters = half.run, half.quarters
     if run.config.fit == "images":
