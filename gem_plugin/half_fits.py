@@ -20,7 +20,7 @@ from gem_plugin.masks import soft_mask
 from gem_plugin.normal_equations import NormalEquations
 from gem_plugin.reconstruction import FitHistory
 from gem_plugin.resuming import fit_arrays, gaussian_arrays, gaussians_of, resume
-from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice
+from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice, most_steps_of_the_quarter
 
 COLLAPSED_SCHEDULE_STEPS = 40
 COLLAPSED_FEWEST_STEPS = 20  # where there is signal: earlier, the shells that count little have hardly moved
@@ -63,7 +63,7 @@ def plan_steps(half: HalfData, generator: np.random.Generator) -> StepPlan:
     if kept:
         choice = StepChoice(kept["evaluated"].tolist(), kept["scores"].tolist())
     if not (kept and kept["is_made"]):
-        run.monitor.stage(f"{half.name}: choosing the number of steps", steps, "steps")
+        run.monitor.stage(f"{half.name}: choosing the number of steps", most_steps_of_the_quarter(steps), "steps")
         _fit_a_quarter(half, steps, score, choice, kept, generator)
     return StepPlan(_steps_of_the_half(choice, steps, run.config), steps, choice)
 
@@ -98,7 +98,7 @@ def _fit_a_quarter(
             keep(**fit_arrays(fit, state.step))
 
     with data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
-        settings = fit_settings(half, steps, steps)
+        settings = fit_settings(half, most_steps_of_the_quarter(steps), steps)
         fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         first_step = _resumed(fit, kept, half)
         with contextlib.suppress(_EnoughError):

@@ -6,6 +6,7 @@ falls when it learns A's noise. The half, with twice the data, is given somewhat
 not the schedule's end, where a mean of several fits gains nothing.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,11 @@ EVALUATIONS = 20  # in a whole schedule
 PATIENCE = 4  # evaluations without a better one: the schedule's end would not bring it back
 MORE_DATA_MORE_STEPS = 1.5  # the half's best step over the quarter's; too few cost more than too many
 FEWEST_SHARE, MOST_SHARE = 0.3, 0.75  # of the schedule
+
+
+def most_steps_of_the_quarter(schedule_steps: int) -> int:
+    """Steps after which a better score would give the half no more steps."""
+    return math.ceil(MOST_SHARE * schedule_steps / MORE_DATA_MORE_STEPS)
 
 
 class HeldOutScore:

@@ -5,7 +5,15 @@ import numpy as np
 from gem_plugin.fsc import Shells
 from gem_plugin.masks import soft_mask
 from gem_plugin.phantom import density, make_phantom
-from gem_plugin.stopping import FEWEST_SHARE, MORE_DATA_MORE_STEPS, MOST_SHARE, PATIENCE, HeldOutScore, StepChoice
+from gem_plugin.stopping import (
+    FEWEST_SHARE,
+    MORE_DATA_MORE_STEPS,
+    MOST_SHARE,
+    PATIENCE,
+    HeldOutScore,
+    StepChoice,
+    most_steps_of_the_quarter,
+)
 
 N = 48
 
@@ -49,3 +57,11 @@ def test_the_half_gets_more_steps_than_the_quarters_best() -> None:
     assert choice.for_the_half(100) == round(MORE_DATA_MORE_STEPS * 30)
     assert choice.for_the_half(40) == round(MOST_SHARE * 40)
     assert StepChoice([5, 10], [0.9, 0.1]).for_the_half(100) == round(FEWEST_SHARE * 100)
+
+
+def test_the_quarters_fit_ends_where_the_half_can_get_no_more_steps() -> None:
+    for schedule in (20, 40, 300, 307):
+        most = most_steps_of_the_quarter(schedule)
+        best_last, best_later = (StepChoice([most, step], [0.1, 0.2]) for step in (most, schedule))
+        assert best_last.for_the_half(schedule) == best_later.for_the_half(schedule) == round(MOST_SHARE * schedule)
+        assert StepChoice([most - 2], [0.1]).for_the_half(schedule) < best_last.for_the_half(schedule)
