@@ -6,6 +6,7 @@ The half's own quarter maps say which share of each shell's power is signal. Coe
 residual more where the signal is strong than where the noise is.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -81,9 +82,14 @@ def with_emphasis(
     n = equations.box_size_px
     transform = fft.rfftn(fft.ifftshift(equations.right_side), workers=n_threads)
     axis = np.fft.fftfreq(n, 1 / n)
-    transform *= _at_shells(emphasis, axis, np.arange(n // 2 + 1.0))
+    for plane, counted in zip(transform, _at_shells(emphasis, axis, np.arange(n // 2 + 1.0)), strict=True):
+        plane *= counted
     right_side = fft.fftshift(fft.irfftn(transform, s=(n, n, n), workers=n_threads, overwrite_x=True))
-    spectrum = equations.spectrum * _at_shells(emphasis, *_frequencies(equations, n))
+    spectrum = np.empty_like(equations.spectrum)
+    for plane, of_data, counted in zip(
+        spectrum, equations.spectrum, _at_shells(emphasis, *_frequencies(equations, n)), strict=True
+    ):
+        np.multiply(of_data, counted, out=plane)
     return replace(equations, right_side=right_side.astype(np.float32), spectrum=spectrum)
 
 
@@ -96,8 +102,10 @@ def with_prior(equations: NormalEquations, weight: NDArray[np.floating[Any]], vo
     weight : 1 / tau^2 of each shell of the whole box; the last holds beyond it
     voxels_of_extent : voxels of the equations' size on an axis of the whole box
     """
-    added = _at_shells(weight, *_frequencies(equations, voxels_of_extent))
-    return replace(equations, spectrum=equations.spectrum + added)
+    spectrum = equations.spectrum.copy()
+    for plane, added in zip(spectrum, _at_shells(weight, *_frequencies(equations, voxels_of_extent)), strict=True):
+        plane += added
+    return replace(equations, spectrum=spectrum)
 
 
 def _frequencies(
@@ -110,8 +118,9 @@ def _frequencies(
 
 def _at_shells(
     values: NDArray[np.floating[Any]], across: NDArray[np.floating[Any]], along: NDArray[np.floating[Any]]
-) -> NDArray[np.float32]:
-    """Values [shells] between the shells, [across, across, along] frequencies in cycles of the box."""
-    z, y, x = np.ix_(across**2, across**2, along**2)
-    shell = np.sqrt((z + y + x).astype(np.float32))
-    return np.asarray(np.interp(shell, np.arange(len(values)), values), dtype=np.float32)
+) -> Iterator[NDArray[np.float32]]:
+    """Values [shells] between the shells, plane by plane [across, along]: frequencies in cycles of the box."""
+    in_plane = across[:, None] ** 2 + along**2
+    for z in across:
+        shell = np.sqrt(in_plane + z**2)
+        yield np.interp(shell, np.arange(len(values)), values).astype(np.float32)
