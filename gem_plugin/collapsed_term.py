@@ -1,5 +1,6 @@
 """The likelihood of a half set in its collapsed form, as a data term of the fit: b and T instead of images."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -86,11 +87,15 @@ class CollapsedTerm:
         return np.asarray(self._full.loss_and_gradient(volume)[1].cpu().numpy())
 
     def best_scale(self, unit: Tensors) -> float:
-        """The factor on all amplitudes that minimises L."""
-        coarse = self._coarse
+        """The factor on all amplitudes that minimises L; not in the coarse box, whose voxels miss narrow Gaussians.
+
+        Where noise wants it to be negative, or nearly so, it is one that changes L by no more than 1.
+        """
+        middle = self._middle
         with torch.no_grad():
-            volume = self._moved(self._draw(unit, coarse), coarse)
-        return coarse.inner(volume, coarse.right_side) / coarse.inner(volume, coarse.apply(volume))
+            volume = self._moved(self._draw(unit, middle), middle)
+        curvature = middle.inner(volume, middle.apply(volume))
+        return max(middle.inner(volume, middle.right_side) / curvature, math.sqrt(2 / curvature))
 
     def _operator(self, step: int, schedule_steps: int) -> MapOperator:
         if step < int(COARSE_SHARE * schedule_steps):
