@@ -89,13 +89,13 @@ class CollapsedTerm:
     def best_scale(self, unit: Tensors) -> float:
         """The factor on all amplitudes that minimises L; not in the coarse box, whose voxels miss narrow Gaussians.
 
-        Where noise wants it to be negative, or nearly so, it is one that changes L by no more than 1.
+        Where noise wants it to be negative, it is one that changes L by no more than 2.
         """
         middle = self._middle
         with torch.no_grad():
             volume = self._moved(self._draw(unit, middle), middle)
-        curvature = middle.inner(volume, middle.apply(volume))
-        return max(middle.inner(volume, middle.right_side) / curvature, math.sqrt(2 / curvature))
+        wanted, curvature = middle.inner(volume, middle.right_side), middle.inner(volume, middle.apply(volume))
+        return wanted / curvature if wanted > 0 else min(math.sqrt(2 / curvature), 1 / max(-wanted, 1e-30))
 
     def _operator(self, step: int, schedule_steps: int) -> MapOperator:
         if step < int(COARSE_SHARE * schedule_steps):

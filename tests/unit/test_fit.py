@@ -1,5 +1,7 @@
 """The fit of one half: it climbs the likelihood, all 11 numbers move, and it stops when told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,20 @@ def test_coarse_box_comes_first(half) -> None:  # type: ignore[no-untyped-def]
     assert boxes[0] == 24
     assert boxes[-1] == N
     assert boxes == sorted(boxes)
+
+
+def test_data_that_want_less_than_nothing_begin_with_next_to_nothing(half) -> None:  # type: ignore[no-untyped-def]
+    """As noise can; amplitudes too large for the likelihood would diverge."""
+    unwanted = replace(half[0], right_side=-half[0].right_side)
+    term = CollapsedTerm(unwanted, engine="cpu", n_threads=2, coarse_box=24)
+    heavy = place_gaussians(1000 * half[1], 250, np.random.default_rng(0))
+    fit = GaussianFit(term, heavy, SETTINGS)
+    assert 0 < term.best_scale(fit.unit()) <= 1.001  # of amplitudes that were scaled already
+    states: list[FitState] = []
+    fit.run(states.append)
+    loss = Operator(unwanted, 1).loss_and_gradient(gaussian_map(fit.gaussians(), N, N, engine="cpu"))[0]
+    assert states[0].loss < 2.5
+    assert loss < states[0].loss
 
 
 def test_the_greyscale_is_the_datas(half) -> None:  # type: ignore[no-untyped-def]
