@@ -20,10 +20,12 @@ from gem_plugin.masks import soft_mask
 from gem_plugin.normal_equations import NormalEquations
 from gem_plugin.reconstruction import FitHistory
 from gem_plugin.resuming import fit_arrays, gaussian_arrays, gaussians_of, resume
-from gem_plugin.stopping import EVALUATIONS, HeldOutScore, StepChoice, most_steps_of_the_quarter
+from gem_plugin.stopping import EVALUATIONS, FEWEST_SHARE, HeldOutScore, StepChoice, most_steps_of_the_quarter
 
 COLLAPSED_SCHEDULE_STEPS = 40
-COLLAPSED_FEWEST_STEPS = 20  # where there is signal: earlier, the shells that count little have hardly moved
+# of the schedule, where there is signal: a collapsed fit moves the shells that count little last, and the mean of
+# several gains nothing at the end
+STEP_SHARES = {"collapsed": (0.5, 0.75), "images": (FEWEST_SHARE, 1.0)}
 LOG_SCALE_RATES = 0.02, 0.05  # where the signal does not reach far, and where all shells show it
 IMAGES_SCHEDULE_EPOCHS = 10
 FEWEST_IMAGES_SCHEDULE_STEPS = 300
@@ -63,15 +65,14 @@ def plan_steps(half: HalfData, generator: np.random.Generator) -> StepPlan:
     if kept:
         choice = StepChoice(kept["evaluated"].tolist(), kept["scores"].tolist())
     if not (kept and kept["is_made"]):
-        run.monitor.stage(f"{half.name}: choosing the number of steps", most_steps_of_the_quarter(steps), "steps")
+        run.monitor.stage(f"{half.name}: choosing the number of steps", _most_steps(half, steps), "steps")
         _fit_a_quarter(half, steps, score, choice, kept, generator)
-    return StepPlan(_steps_of_the_half(choice, steps, run.config), steps, choice)
+    return StepPlan(choice.for_the_half(steps, *STEP_SHARES[run.config.fit]), steps, choice)
 
 
-def _steps_of_the_half(choice: StepChoice, schedule: int, config: ReconstructionConfig) -> int:
-    """What the scores say, but a collapsed fit takes at least half its schedule."""
-    fewest = COLLAPSED_FEWEST_STEPS if config.fit == "collapsed" else 1
-    return max(choice.for_the_half(schedule), fewest)
+def _most_steps(half: HalfData, schedule: int) -> int:
+    """Steps of the quarter's fit at most."""
+    return most_steps_of_the_quarter(schedule, STEP_SHARES[half.run.config.fit][1])
 
 
 def _fit_a_quarter(
@@ -98,7 +99,7 @@ def _fit_a_quarter(
             keep(**fit_arrays(fit, state.step))
 
     with data_term(half, quarters.equations[0], quarters.indices[0], generator) as term:
-        settings = fit_settings(half, most_steps_of_the_quarter(steps), steps)
+        settings = fit_settings(half, _most_steps(half, steps), steps)
         fit = GaussianFit(term, half.place(generator), settings, double=run.engine == "reference")
         first_step = _resumed(fit, kept, half)
         with contextlib.suppress(_EnoughError):

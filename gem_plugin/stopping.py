@@ -2,8 +2,7 @@
 
 The half is split in two quarter sets A and B. Gaussians are fitted to A and, as they go, correlated with B's model-free
 map, shell by shell: since B's noise is unknown to A, the mean correlation rises while the fit learns the particle and
-falls when it learns A's noise. The half, with twice the data, is given somewhat more steps than were best for A, but
-not the schedule's end, where a mean of several fits gains nothing.
+falls when it learns A's noise. The half, with twice the data, is given somewhat more steps than were best for A.
 """
 
 import math
@@ -23,12 +22,12 @@ Floats = NDArray[np.float64]
 EVALUATIONS = 20  # in a whole schedule
 PATIENCE = 4  # evaluations without a better one: the schedule's end would not bring it back
 MORE_DATA_MORE_STEPS = 1.5  # the half's best step over the quarter's; too few cost more than too many
-FEWEST_SHARE, MOST_SHARE = 0.3, 0.75  # of the schedule
+FEWEST_SHARE = 0.3  # of the schedule
 
 
-def most_steps_of_the_quarter(schedule_steps: int) -> int:
-    """Steps after which a better score would give the half no more steps."""
-    return math.ceil(MOST_SHARE * schedule_steps / MORE_DATA_MORE_STEPS)
+def most_steps_of_the_quarter(schedule_steps: int, most_share: float) -> int:
+    """Steps after which a better score would give the half no more steps, of a share of the schedule at most."""
+    return math.ceil(most_share * schedule_steps / MORE_DATA_MORE_STEPS)
 
 
 class HeldOutScore:
@@ -81,10 +80,10 @@ class StepChoice:
         self.scores.append(score)
         return len(self.scores) - 1 - int(np.argmax(self.scores)) >= PATIENCE
 
-    def for_the_half(self, schedule_steps: int) -> int:
-        """Steps for the half's own fit."""
-        fewest = round(FEWEST_SHARE * schedule_steps)
+    def for_the_half(self, schedule_steps: int, least_share: float = FEWEST_SHARE, most_share: float = 1.0) -> int:
+        """Steps for the half's own fit, between two shares of the schedule; without any score, the fewest."""
         if not self.scores:
-            return fewest
+            return round(FEWEST_SHARE * schedule_steps)
         best = self.steps[int(np.argmax(self.scores))]
-        return int(np.clip(round(MORE_DATA_MORE_STEPS * best), fewest, round(MOST_SHARE * schedule_steps)))
+        bounds = round(least_share * schedule_steps), round(most_share * schedule_steps)
+        return int(np.clip(round(MORE_DATA_MORE_STEPS * best), *bounds))

@@ -8,7 +8,6 @@ from gem_plugin.phantom import density, make_phantom
 from gem_plugin.stopping import (
     FEWEST_SHARE,
     MORE_DATA_MORE_STEPS,
-    MOST_SHARE,
     PATIENCE,
     HeldOutScore,
     StepChoice,
@@ -55,13 +54,16 @@ def test_the_half_gets_more_steps_than_the_quarters_best() -> None:
     ]
     assert ended.index(True) == 5 + PATIENCE
     assert choice.for_the_half(100) == round(MORE_DATA_MORE_STEPS * 30)
-    assert choice.for_the_half(40) == round(MOST_SHARE * 40)
+    assert choice.for_the_half(40) == 40
+    assert choice.for_the_half(40, most_share=0.75) == 30
+    assert choice.for_the_half(100, least_share=0.5) == 50
     assert StepChoice([5, 10], [0.9, 0.1]).for_the_half(100) == round(FEWEST_SHARE * 100)
 
 
 def test_the_quarters_fit_ends_where_the_half_can_get_no_more_steps() -> None:
     for schedule in (20, 40, 300, 307):
-        most = most_steps_of_the_quarter(schedule)
+        most = most_steps_of_the_quarter(schedule, 0.75)
         best_last, best_later = (StepChoice([most, step], [0.1, 0.2]) for step in (most, schedule))
-        assert best_last.for_the_half(schedule) == best_later.for_the_half(schedule) == round(MOST_SHARE * schedule)
-        assert StepChoice([most - 2], [0.1]).for_the_half(schedule) < best_last.for_the_half(schedule)
+        given = [one.for_the_half(schedule, most_share=0.75) for one in (best_last, best_later)]
+        assert given == 2 * [round(0.75 * schedule)]
+        assert StepChoice([most - 2], [0.1]).for_the_half(schedule, most_share=0.75) < given[0]
