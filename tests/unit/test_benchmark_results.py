@@ -180,3 +180,11 @@ def test_paired_times_are_compared_within_pairs() -> None:
     figures = summary({"relion_reconstruct": [1.0, 2.0, 10.0], "ours": [5.0, 12.0, 40.0]})
     assert figures["median_ratio"] == 5.0
     assert figures["median_seconds"] == {"relion_reconstruct": 2.0, "ours": 12.0}
+
+
+def test_the_margin_of_the_chosen_steps_is_listed() -> None:
+    one = {"set": "small, SNR 0.05", "commit": "abc1234", "chosen_steps": [20, 24], "best_step": 30, "best": 0.8}
+    row = {**one, "chosen": 0.798, "margin": 0.002}
+    steps = {"date": "2026-01-01", "commit": "abc1234", "machine": MACHINE, "fits": 2, "sets": [row]}
+    rows = rows_of(page({"steps": steps}, []), "## The number of steps")
+    assert rows == [["small, SNR 0.05", "20 and 24", "0.7980", "30", "0.8000", "0.0020", "abc1234"]]
