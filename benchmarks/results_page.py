@@ -179,7 +179,8 @@ def steps_section(steps: Json) -> str:
     titles = ["set", "chosen by the halves", "mean FSC", "best step", "mean FSC there", "margin", "commit"]
     words = (
         "Each half chooses its steps by one fit to a quarter set. The margin is what the best step of the schedule, "
-        f"the same for both halves, would have been better by against the truth. Maps are means of {steps['fits']} fits; "
+        "the same for both halves, would have been better by against the truth. Maps are means of "
+        f"{steps['fits']} fits; "
         "simulated sets have exact poses and seed 7. Sets that are not listed were not run.\n"
     )
     return f"{head}{about(steps)}\n{words}\n{table(titles, rows)}\n"

@@ -121,7 +121,7 @@ def test_without_result_files_the_page_says_so_and_draws_nothing(tmp_path: Path)
     (tmp_path / "results" / "quality.json").write_text('{"molecules": {"of": "an earlier form"}}')
     (tmp_path / "docs").mkdir()
     text = write_page(tmp_path / "results", tmp_path / "docs").read_text()
-    assert text.count("Not run") == 5
+    assert text.count("Not run") == 6
     assert "![" not in text
     assert not re.search(r"\d\.\d\d", text)
 
