@@ -20,7 +20,7 @@ from gem_plugin.normal_equations import NormalEquations, axis_frequencies
 
 STRENGTH = 0.3  # of the prior: the particle's coefficients are not independent, and at full strength detail is lost
 LEAST_FSC = 0.005  # of the quarter maps: a shell without signal is not forbidden, only held back
-MOST_FSC = 0.999  # of the quarter maps: no shell counts without bounds
+MOST_FSC = 0.9  # of the quarter maps: shells of more count no more, or those at the data's end are left behind
 SEEN_FSC = 0.1  # of the quarter maps: a shell that shows its signal
 EMPHASIS = 0.25  # power of 1 + signal-to-noise ratio by which a shell's residual counts more than the likelihood has it
 FULL_REACH = 2 / 3  # of the signal, from which on the emphasis is whole
