@@ -86,7 +86,7 @@ class HalfData:
         group = self.run.group
         density, scale_px = self.start.density, START_SCALE_PX
         if self.run.config.fit == "collapsed":  # small noisy steps were not tried with others
-            density = density**self.start_power
+            density = (density / density.max()) ** self.start_power  # of 0 to 1, whatever the greyscale: no overflow
             density *= self.start.density.sum(dtype=np.float64) / density.sum(dtype=np.float64)
             scale_px = start_scale_px(self.particles.optics.pixel_size_in_angstroms)
         return place_gaussians(density, self.n_gaussians, generator, group.name, group.order, scale_px=scale_px)

@@ -20,7 +20,8 @@ from gem_plugin.symmetry import cosets, point_group
 # What benchmarks/speed.py measured on one core of a server CPU; an estimate within a factor of two elsewhere.
 POINTS_PER_CORE_SECOND = 1.5e6  # slice points accumulated into b and T
 FFT_VOXELS_PER_CORE_SECOND = 0.6e8  # of the doubled box, one T v
-STEPS_EXPECTED = 300  # of both halves, each fitted two to eight times, and the two fits that choose the steps
+FITS_EXPECTED, STEPS_EXPECTED = 4, 30  # of a half: two to eight fits, and the steps of each
+CHOOSING_STEPS = 20  # of the half's fit that chooses them, if they are not given
 FIXED_SECONDS = 20.0
 PROJECTED_PIXELS_PER_CORE_SECOND = 5e6  # of the images that --fit images draws and differentiates
 IMAGES_DRAWN_PER_PARTICLE = 20  # by the fits of --fit images
@@ -130,7 +131,8 @@ def make_plan(
     n_kinds = int(image_kinds(particles).max()) + 1
     spectra = n_kinds * 2 * 4.0 * ((4 * reach) ** 2 * 2 * reach + float(box) ** 3)
     memory = FIXED_BYTES + max(2 * grids, grids + doubled, _averaging_bytes(n, config.sym)) + spectra
-    steps = 2 * config.steps if config.steps else STEPS_EXPECTED
+    fits = 1 if config.n_gaussians else FITS_EXPECTED
+    steps = 2 * (fits * config.steps if config.steps else fits * STEPS_EXPECTED + CHOOSING_STEPS)
     accumulate = count * len(plane.kx) / (POINTS_PER_CORE_SECOND * n_threads)
     fit = steps * (2 * box) ** 3 / (FFT_VOXELS_PER_CORE_SECOND * n_threads)
     if config.fit == "images":
